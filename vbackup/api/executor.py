@@ -1,0 +1,37 @@
+"""The executor role: where the work runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol, TypeVar
+
+from pydantic import BaseModel
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One machine's work in a job: plain values only, so that it can travel."""
+
+    job: str
+    hypervisor: str
+    machine: str
+
+
+class Executor(Protocol):
+    """Runs tasks and hands back their results as they come."""
+
+    name: ClassVar[str]
+    """The ``type:`` in YAML."""
+    options: ClassVar[type[BaseModel]]
+
+    def __init__(self, options: Any) -> None: ...
+
+    def run(self, tasks: Sequence[Task], work: Callable[[Task], T], parallel: int) -> Iterator[tuple[Task, T]]:
+        """Call ``work`` for each task, at most ``parallel`` at once, each once; yield as they finish.
+
+        ``work`` does not raise: what went wrong is in its result. Closing the iterator early waits for what runs and
+        starts nothing more.
+        """

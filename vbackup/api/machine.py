@@ -1,0 +1,69 @@
+"""Our description of a machine: enough to build it on any hypervisor, beside the hypervisor's own document."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+Key = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,63}$")]
+"""A disk's stable key: the target device on libvirt (``vda``), the device key on vSphere, ``disk0`` for images."""
+
+Name = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"^[^/\x00-\x1f\x7f][^\x00-\x1f\x7f]*$")]
+"""A machine's name: printable, without a leading slash. Never used as a path without cleaning."""
+
+
+class Description(BaseModel):
+    """Base of all stored descriptions: frozen; unknown fields of later versions are kept out, not errors."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Firmware(StrEnum):
+    """How the machine boots."""
+
+    BIOS = "bios"
+    UEFI = "uefi"
+
+
+class DiskDescription(Description):
+    """One disk as the hypervisor has it, captured or not."""
+
+    key: Key
+    size: int = Field(ge=0, description="bytes")
+    format: str = Field(default="raw", max_length=32, description="raw, qcow2, vmdk ... as it was")
+    bus: str = Field(default="", max_length=32, description="virtio, sata, scsi, nvme, ide ...")
+    boot_order: int | None = Field(default=None, ge=0)
+    source: str = Field(default="", max_length=4096, description="where it was, for people; never trusted as a path")
+
+
+class Nic(Description):
+    """One network card."""
+
+    mac: str = Field(default="", max_length=64)
+    model: str = Field(default="", max_length=64)
+    network: str = Field(default="", max_length=255)
+
+
+class NativeDocument(Description):
+    """The hypervisor's own document, untouched, so that a machine goes back exactly as it was."""
+
+    kind: str = Field(max_length=64, description="libvirt-domain-xml, vsphere-config ...")
+    text: str = Field(max_length=16 << 20)
+
+
+class MachineDescription(Description):
+    """A machine as it was at the moment of a capture."""
+
+    name: Name
+    id: str = Field(min_length=1, max_length=255, description="the hypervisor's stable identity (libvirt: the UUID)")
+    arch: str = Field(default="x86_64", max_length=32)
+    cpus: int = Field(default=1, ge=1)
+    memory: int = Field(default=0, ge=0, description="bytes")
+    firmware: Firmware = Firmware.BIOS
+    secure_boot: bool = False
+    tpm: bool = False
+    disks: tuple[DiskDescription, ...] = ()
+    nics: tuple[Nic, ...] = ()
+    native: NativeDocument | None = None

@@ -1,0 +1,86 @@
+"""The transport role: a small byte store."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar, NamedTuple, Protocol
+
+from pydantic import BaseModel
+
+from vbackup.api.doctor import Finding
+from vbackup.api.errors import Corrupt
+from vbackup.api.hypervisor import Buffer
+
+_SEGMENT = r"[a-z0-9][a-z0-9_-]{0,127}"
+_KEY = re.compile(rf"{_SEGMENT}(/{_SEGMENT}){{0,7}}")
+
+
+class ObjectInfo(NamedTuple):
+    """An object as it is listed: its key and its size in bytes."""
+
+    key: str
+    size: int
+
+
+def checked_key(key: str) -> str:
+    """Return ``key``, or raise `Corrupt` if no object may have that name.
+
+    A key is one to eight segments of lower-case letters, digits, ``-`` and ``_``, joined by ``/``: safe as a path on
+    any file system and as an object name on any store. Names that come from a store pass through here before use.
+    """
+    if len(key) > 512 or not _KEY.fullmatch(key):
+        raise Corrupt(f"the store gave or was asked for an object name that cannot be ours: {key[:80]!r}")
+    return key
+
+
+class Transport(Protocol):
+    """Where objects are kept. All methods may be called from many threads at once.
+
+    Everything clever (retry, limits, caches, encryption) is above it: keep it small. Objects are immutable for the
+    framework: a key is put once, read many times, and deleted at most once.
+    """
+
+    name: ClassVar[str]
+    """The ``type:`` in YAML."""
+    options: ClassVar[type[BaseModel]]
+    """The other keys of that entry."""
+
+    def __init__(self, options: Any) -> None: ...
+
+    @property
+    def can_put_if_absent(self) -> bool:
+        """Whether ``put(if_absent=True)`` is enforced by the store even when many race."""
+
+    def put(self, key: str, data: Buffer, *, if_absent: bool = False) -> None:
+        """Store a whole object. Readers see all of it or nothing; on return it survives a power failure.
+
+        With ``if_absent`` raise `AlreadyExists` if the key is taken; without it the object is replaced.
+
+        Raises: `AlreadyExists`, `AccessDenied`, `NoSpace`, `Unavailable`.
+        """
+
+    def get(self, key: str, offset: int = 0, length: int | None = None) -> bytes:
+        """Read an object, or ``length`` bytes of it from ``offset``; less only where the object ends.
+
+        Raises: `NotFound`, `AccessDenied`, `Unavailable`.
+        """
+
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        """Yield the objects whose key starts with ``prefix`` (whole segments, or empty), in any order.
+
+        A store that cannot be listed completely raises; it never yields less. A prefix without objects, and a store
+        without anything, yield nothing.
+        """
+
+    def delete(self, key: str) -> None:
+        """Delete an object; one that is not there is no error."""
+
+    def size(self, key: str) -> int:
+        """Return the size in bytes. Raises: `NotFound`."""
+
+    def check(self) -> Sequence[Finding]:
+        """Look at what this transport needs, for ``vbackup doctor``."""
+
+    def close(self) -> None:
+        """Let go of connections."""
