@@ -3,6 +3,7 @@
 Names are stable within one `API_VERSION`.
 """
 
+from vbackup.api import clock
 from vbackup.api.codec import Codec, CodecContext
 from vbackup.api.doctor import Finding, Level
 from vbackup.api.errors import (
@@ -125,6 +126,7 @@ __all__ = [
     "WrongKey",
     "align",
     "checked_key",
+    "clock",
     "cover",
     "hookimpl",
     "merge",

@@ -5,13 +5,24 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 Key = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,63}$")]
 """A disk's stable key: the target device on libvirt (``vda``), the device key on vSphere, ``disk0`` for images."""
 
-Name = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"^[^/\x00-\x1f\x7f][^\x00-\x1f\x7f]*$")]
-"""A machine's name: printable, without a leading slash. Never used as a path without cleaning."""
+
+def _not_a_path(name: str) -> str:
+    if name in {".", ".."}:
+        raise ValueError("'.' and '..' are no names")
+    return name
+
+
+Name = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=255, pattern=r"^[^/\x00-\x1f\x7f]+$"),
+    AfterValidator(_not_a_path),
+]
+"""A machine's name: printable, one path segment at most, and never used as a path without a check all the same."""
 
 
 class Description(BaseModel):

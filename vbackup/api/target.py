@@ -102,6 +102,8 @@ class DiskCounts:
     stored: int
     zero: int
     duplicate: int
+    samples: tuple[int, ...] = ()
+    """Offsets of up to 64 blocks that changed, chosen evenly."""
 
 
 class DiskWriter(Protocol):
@@ -139,6 +141,10 @@ class Writer(Protocol):
     def file(self, data: bytes) -> dict[str, Any]:
         """Keep a small file; the result goes to `Point.files`."""
 
+    @property
+    def notes(self) -> Sequence[str]:
+        """What the user must know of the store: things missing or damaged that this run went around or healed."""
+
     def commit(self, point: Point) -> None:
         """Make ``point`` durable, after everything it needs. It exists for others from here on, not before."""
 
@@ -167,10 +173,10 @@ class Target(Protocol):
         """Take points for the time of the context; leaving it on an error loses only what was not committed."""
 
     def points(self) -> list[Point]:
-        """All points, oldest first. Raises `Corrupt` naming what cannot be read; see `damaged_points`."""
+        """All points that can be read, oldest first; for the others see `damaged_points`."""
 
     def damaged_points(self) -> list[Damage]:
-        """Points that are there but cannot be read, which `points` leaves out."""
+        """Points that are there but cannot be read: `points` leaves them out."""
 
     def extents(self, point: Point, disk: str) -> Iterator[Extent]:
         """What a disk of a point holds, as data and zero."""

@@ -52,6 +52,13 @@ class Transport(Protocol):
     def can_put_if_absent(self) -> bool:
         """Whether ``put(if_absent=True)`` is enforced by the store even when many race."""
 
+    def create(self) -> None:
+        """Make the place itself (a directory, a file system on a LUN) if it is not there; for ``vbackup init`` only.
+
+        Every other method raises `Unavailable` where the place is missing: a disk that is not mounted must not be
+        mistaken for an empty one. Raises: `AccessDenied`, `Unavailable`.
+        """
+
     def put(self, key: str, data: Buffer, *, if_absent: bool = False) -> None:
         """Store a whole object. Readers see all of it or nothing; on return it survives a power failure.
 

@@ -1,0 +1,25 @@
+"""``vbackup init``."""
+
+from __future__ import annotations
+
+import click
+
+from vbackup.cli import output
+from vbackup.cli.state import State, json_option
+
+
+@click.command("init")
+@click.argument("target", required=False)
+@json_option
+@click.pass_obj
+def command(state: State, target: str | None) -> None:
+    """Prepare TARGET (all of them without it) for its first backup."""
+    with state.site() as site:
+        from vbackup.jobs.init import init
+
+        aliases = init(site, target)
+    if state.json:
+        output.document({"initialised": aliases})
+        return
+    for alias in aliases:
+        output.write(f"initialised {alias}")

@@ -1,0 +1,31 @@
+"""``vbackup list``."""
+
+from __future__ import annotations
+
+import click
+
+from vbackup.cli import output
+from vbackup.cli.state import State, json_option
+
+
+@click.command("list")
+@click.argument("machine", required=False)
+@json_option
+@click.pass_obj
+def command(state: State, machine: str | None) -> int:
+    """List restore points, oldest first, of MACHINE or of all."""
+    with state.site() as site:
+        from vbackup.cli import points
+        from vbackup.jobs.points import list_damaged, list_points
+
+        found = list_points(site, machine)
+        damaged = list_damaged(site)
+    if state.json:
+        output.document([points.as_json(each) for each in found])
+    elif found:
+        points.print_table(found)
+    else:
+        output.complain("no restore points")
+    for damage in damaged:
+        output.warning(f"restore point {damage.point} cannot be read: {damage.reason}")
+    return 3 if damaged else 0

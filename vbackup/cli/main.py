@@ -1,0 +1,126 @@
+"""The entry point: finds the command, and turns what goes wrong into messages and exit codes.
+
+Importing this must stay cheap: commands import what they need when they run.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from vbackup import __version__
+from vbackup.cli import output
+from vbackup.cli.signals import Stopped, stop_signals
+from vbackup.cli.state import State, json_option
+
+OK, FAILED, USAGE, WARNINGS = 0, 1, 2, 3
+COMMANDS = ("init", "run", "list", "show", "restore", "verify", "delete", "doctor", "plugins", "schema")
+
+
+class Commands(click.Group):
+    """Finds each command in the module of its name, when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        """All names, in the order of a user's day."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """Import the command, or return None for a name that is not one."""
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"vbackup.cli.{cmd_name}").command
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command that ``args`` begin with, or suggest the nearest."""
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            import difflib
+
+            near = difflib.get_close_matches(args[0], COMMANDS, n=1)
+            ctx.fail(f"No such command {args[0]!r}." + (f" Did you mean {near[0]!r}?" if near else ""))
+        return super().resolve_command(ctx, args)
+
+
+@click.command(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit codes: 0 all done, 1 something failed, 2 usage or configuration, 3 done with warnings.",
+)
+@click.option("-c", "--config", type=click.Path(path_type=Path), metavar="FILE", help="The configuration file.")
+@click.option("-v", "--verbose", count=True, help="Say more of what is done; twice for all of it.")
+@json_option
+@click.version_option(__version__, prog_name="vbackup", message="%(prog)s %(version)s")
+@click.pass_obj
+def cli(state: State, config: Path | None, verbose: int) -> None:
+    """Back up and restore virtual machines."""
+    state.config = config
+    output.start_logging(verbose)
+
+
+def main() -> None:
+    """Run the command line of this process."""
+    code = execute(sys.argv[1:])
+    output.flush()
+    sys.exit(code)
+
+
+def execute(args: Sequence[str]) -> int:
+    """Run ``args`` and return the exit code; everything that goes wrong has been told to the user then."""
+    state = State()
+    try:
+        with stop_signals(), cli.make_context("vbackup", list(args), obj=state) as context:
+            result: Any = cli.invoke(context)
+            return result if isinstance(result, int) else OK
+    except click.exceptions.Exit as exit_:
+        return exit_.exit_code
+    except click.UsageError as error:
+        return _usage(error, as_json=state.json or "--json" in args)
+    except Stopped as stopped:
+        _tell(state, "interrupted", f"stopped by {stopped.name}", "")
+        return 128 + stopped.number
+    except Exception as error:  # noqa: BLE001 - the edge of the process: nothing may end in a traceback
+        return _failed(error, state)
+
+
+def _usage(error: click.UsageError, *, as_json: bool) -> int:
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        error.show()
+        return USAGE
+    if as_json:
+        output.document({"error": {"kind": "usage", "message": error.format_message(), "hint": ""}})
+    if error.ctx is not None:
+        output.complain(error.ctx.get_usage())
+    output.error(error.format_message())
+    return USAGE
+
+
+def _failed(error: Exception, state: State) -> int:
+    from vbackup.api import ConfigError, VBackupError
+
+    if os.environ.get("VBACKUP_DEBUG") == "1":
+        output.complain("".join(traceback.format_exception(error)))
+    if isinstance(error, VBackupError):
+        _tell(state, error.kind, error.message, error.hint)
+        return USAGE if isinstance(error, ConfigError) else FAILED
+    _tell(
+        state,
+        "internal",
+        f"{type(error).__name__}: {error}",
+        "This is a fault of vbackup; VBACKUP_DEBUG=1 shows where.",
+    )
+    return FAILED
+
+
+def _tell(state: State, kind: str, message: str, hint: str) -> None:
+    if state.json:
+        output.document({"error": {"kind": kind, "message": message, "hint": hint}})
+    output.error(message, hint)

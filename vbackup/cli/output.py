@@ -1,0 +1,135 @@
+"""Everything that is printed goes through here.
+
+Names of machines, disks and files come from strangers: nothing is printed that a terminal would obey.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import unicodedata
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, TextIO
+
+_UNSAFE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+"""Unicode categories that are shown as escapes: controls, invisible marks (also those that turn text around)."""
+
+
+def clean(text: str) -> str:
+    """Return ``text`` with every character that is not plainly visible as a backslash escape; lines stay lines."""
+    return "".join(
+        char if char == "\n" or unicodedata.category(char) not in _UNSAFE else char.encode("unicode_escape").decode()
+        for char in text
+    )
+
+
+def write(text: str) -> None:
+    """Print a line to stdout."""
+    _print(sys.stdout, clean(text))
+
+
+def complain(text: str) -> None:
+    """Print a line to stderr."""
+    _print(sys.stderr, clean(text))
+
+
+def error(message: str, hint: str = "") -> None:
+    """Print an error and what to do about it to stderr; each line of ``message`` is an error of its own."""
+    for line in message.splitlines() or [""]:
+        complain(f"vbackup: error: {line}")
+    if hint:
+        complain(f"hint: {hint}")
+
+
+def warning(message: str) -> None:
+    """Print a warning to stderr."""
+    complain(f"vbackup: warning: {message}")
+
+
+def document(value: Any, *, indent: int | None = 2) -> None:
+    """Print ``value`` as JSON (ASCII only) to stdout; ``indent=None`` puts it on one line."""
+    _print(sys.stdout, json.dumps(value, indent=indent))
+
+
+def flush() -> None:
+    """Write out what is left. A reader that went away is not an error of ours."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _silence(sys.stdout)
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: frozenset[str] = frozenset()) -> None:
+    """Print rows under headings to stdout, as wide as they need when it is not a terminal; ``numbers`` go right."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    made = Table(box=None, pad_edge=False)
+    for column in columns:
+        made.add_column(column, justify="right" if column in numbers else "left", overflow="fold")
+    for row in rows:
+        made.add_row(*(Text(clean(cell)) for cell in row))
+    terminal = sys.stdout.isatty()
+    console = Console(width=None if terminal else 10_000, force_terminal=terminal)
+    with console.capture() as captured:
+        console.print(made)
+    _print(sys.stdout, "\n".join(line.rstrip() for line in captured.get().splitlines()))
+
+
+def size(count: int) -> str:
+    """Return a number of bytes for people (``1.5 GiB``)."""
+    value = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if value < 1024:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1024
+    return f"{value:.1f} PiB"
+
+
+def duration(seconds: float) -> str:
+    """Return a time span for people (``1:02:03`` or ``4.2 s``)."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if minutes >= 60 else f"{minutes}:{rest:02}"
+
+
+def moment(time: datetime) -> str:
+    """Return a time as RFC 3339 in UTC (``2026-01-31T12:00:00Z``)."""
+    return time.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def start_logging(verbose: int) -> None:
+    """Send log records to stderr: warnings, or also what is done (1), or everything (2)."""
+    root = logging.getLogger()
+    for handler in [handler for handler in root.handlers if isinstance(handler, _Stderr)]:
+        root.removeHandler(handler)
+    root.addHandler(_Stderr())
+    root.setLevel((logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)])
+
+
+class _Stderr(logging.Handler):
+    """Looks `sys.stderr` up for each record, as a progress display puts itself there for a while."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        complain(f"vbackup: {record.levelname.lower()}: {record.getMessage()}")
+        if record.exc_info and os.environ.get("VBACKUP_DEBUG") == "1":
+            complain(logging.Formatter().formatException(record.exc_info))
+
+
+def _print(stream: TextIO, text: str) -> None:
+    try:
+        stream.write(f"{text}\n")
+        stream.flush()
+    except BrokenPipeError:
+        _silence(stream)
+
+
+def _silence(stream: TextIO) -> None:
+    # The reader is gone, as of `vbackup list | head -1`; what we do goes on, unseen.
+    with open(os.devnull, "w") as nowhere:  # noqa: PTH123
+        os.dup2(nowhere.fileno(), stream.fileno())

@@ -1,0 +1,80 @@
+"""``vbackup run``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from vbackup.cli import output
+from vbackup.cli.state import State, json_option
+
+if TYPE_CHECKING:
+    from vbackup.jobs.run import MachineResult, RunReport
+
+
+@click.command("run")
+@click.argument("names", nargs=-1, metavar="[JOB|MACHINE ...]")
+@json_option
+@click.pass_obj
+def command(state: State, names: tuple[str, ...]) -> int:
+    """Back up the machines of JOBs, or only some MACHINEs of them (hypervisor:glob); all jobs without any."""
+    from vbackup.cli.progress import for_run
+    from vbackup.jobs.run import run
+
+    registry = state.registry()
+    with state.site(registry) as site, for_run(as_json=state.json) as progress:
+        registry.register(progress, "command-line")
+        report = run(site, names)
+    if state.json:
+        output.document(_as_json(report), indent=None)
+    else:
+        _print(report)
+    for result in report.results:
+        if result.error is not None:
+            output.error(f"{_name(result)}: {result.error.message}", result.error.hint)
+    return 1 if report.failed else 3 if report.warnings else 0
+
+
+def _name(result: MachineResult) -> str:
+    return f"{result.task.hypervisor}:{result.task.machine}"
+
+
+def _print(report: RunReport) -> None:
+    rows = []
+    for result in report.results:
+        read, stored = result.point.read if result.point else 0, result.counts.stored
+        amounts = (read, result.counts.changed, stored)
+        ratio = f"{read / stored:.1f}" if stored else "-"
+        outcome = "FAILED" if result.error else str(len(result.point.warnings) if result.point else 0)
+        rows.append((_name(result), *map(output.size, amounts), ratio, output.duration(result.seconds), outcome))
+    columns = ("MACHINE", "READ", "CHANGED", "STORED", "RATIO", "TIME", "WARNINGS")
+    output.table(columns, rows, numbers=frozenset(columns[1:]))
+    for result in report.results:
+        for warning in result.point.warnings if result.point else ():
+            output.warning(f"{_name(result)}: {warning}")
+
+
+def _as_json(report: RunReport) -> dict[str, Any]:
+    return {
+        "event": "report",
+        "failed": report.failed,
+        "warnings": report.warnings,
+        "machines": [_result_as_json(result) for result in report.results],
+    }
+
+
+def _result_as_json(result: MachineResult) -> dict[str, Any]:
+    error, point, counts = result.error, result.point, result.counts
+    return {
+        "job": result.task.job,
+        "hypervisor": result.task.hypervisor,
+        "machine": result.task.machine,
+        "target": result.target,
+        "point": point.id if point else None,
+        "error": {"kind": error.kind, "message": error.message, "hint": error.hint} if error else None,
+        "seconds": result.seconds,
+        "read": point.read if point else 0,
+        **{name: getattr(counts, name) for name in ("changed", "stored", "zero", "duplicate")},
+        "warnings": list(point.warnings) if point else [],
+    }

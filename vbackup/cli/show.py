@@ -1,0 +1,45 @@
+"""``vbackup show``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from vbackup.cli import output
+from vbackup.cli.state import State, json_option
+
+
+@click.command("show")
+@click.argument("point")
+@json_option
+@click.pass_obj
+def command(state: State, point: str) -> None:
+    """Show a restore POINT: machine@latest, machine@TIME or the beginning of its id."""
+    with state.site() as site:
+        from vbackup.cli import points
+        from vbackup.jobs.points import find_point
+
+        shown = points.details(find_point(site, point))
+    if state.json:
+        output.document(shown)
+    else:
+        _print(shown)
+
+
+def _print(shown: dict[str, Any]) -> None:
+    machine = shown["description"]
+    output.write(f"restore point  {shown['id']}")
+    output.write(f"machine        {shown['machine']} on {shown['hypervisor']} ({shown['hypervisor_type']})")
+    output.write(f"target         {shown['target']}")
+    output.write(f"time           {shown['time']}, in {output.duration(shown['seconds'])}")
+    output.write(f"file systems   {'frozen' if shown['quiesced'] else 'not frozen (crash-consistent)'}")
+    output.write(f"hardware       {machine['cpus']} CPUs, {output.size(machine['memory'])}, {machine['firmware']}")
+    if shown["files"]:
+        output.write(f"files          {', '.join(shown['files'])}")
+    for disk in shown["disks"]:
+        amounts = ", ".join(f"{output.size(disk[name])} {name}" for name in ("read", "changed", "stored"))
+        output.write(f"disk {disk['key']:<9} {output.size(disk['size'])} {disk['format']}: {amounts}")
+        output.write(f"{'':15}{'read in full: ' + disk['full_reason'] if disk['full_reason'] else 'read what changed'}")
+    for warning in shown["warnings"]:
+        output.write(f"warning        {warning}")

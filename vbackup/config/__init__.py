@@ -1,0 +1,8 @@
+"""The one YAML file: found, read, checked against what the plugins understand."""
+
+from vbackup.config.build import schema
+from vbackup.config.loader import find, load
+from vbackup.config.models import Config, Entry, JobEntry, Keep, TargetEntry
+from vbackup.config.secret import SecretRef
+
+__all__ = ["Config", "Entry", "JobEntry", "Keep", "SecretRef", "TargetEntry", "find", "load", "schema"]

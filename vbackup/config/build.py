@@ -1,0 +1,78 @@
+"""The configuration's model with the options of all registered classes, and its JSON Schema."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Union
+
+from pydantic import ConfigDict, Field, create_model
+from pydantic.errors import PydanticUserError
+from pydantic.fields import FieldInfo
+
+from vbackup.api import PluginError
+from vbackup.config.models import Config, Entry, TargetEntry
+from vbackup.registry import Registry
+
+DEFAULT_CODECS: tuple[dict[str, Any], ...] = ({"type": "zstd", "level": 3}, {"type": "aes-256-gcm"})
+"""What a target that states no codecs gets, if they are installed."""
+
+
+class _NothingInstalled(Entry):
+    """Stands where no plugin registered anything: whatever the type, it is unknown."""
+
+    model_config = ConfigDict(extra="allow")
+    type: Literal[""]
+
+
+def model(registry: Registry) -> type[Config]:
+    """Return `Config` with each entry a union, told apart by ``type``, of what ``registry`` has for its role.
+
+    Raises: `PluginError` when the options of a class do not make a model.
+    """
+    codec = _union("codecs", Entry, registry.codecs)
+    codecs = TargetEntry.model_fields["codecs"]
+    if {step["type"] for step in DEFAULT_CODECS} <= registry.codecs.keys():
+        codecs = FieldInfo.merge_field_infos(codecs, default=DEFAULT_CODECS, validate_default=True)
+    many = tuple[codec, ...]  # type: ignore[valid-type]  # made at run time
+    target = create_model("TargetEntry", __base__=TargetEntry, codecs=(many, codecs))
+    hypervisors = _union("hypervisors", Entry, registry.hypervisors)
+    transports = _union("transports", Entry, registry.transports)
+    return create_model(
+        "Config",
+        __base__=Config,
+        hypervisors=_entries(Config, "hypervisors", hypervisors),
+        transports=_entries(Config, "transports", transports),
+        targets=_entries(Config, "targets", _union("targets", target, registry.targets)),
+    )
+
+
+def schema(registry: Registry) -> dict[str, Any]:
+    """Return the JSON Schema (draft 7) of the configuration, third-party options included."""
+    return {
+        "$schema": "http://json-schema.org/draft-07/schema#",
+        **model(registry).model_json_schema(),
+        "title": "vbackup configuration",
+    }
+
+
+def _entries(base: type[Config], name: str, entry: Any) -> Any:
+    key = base.model_fields[name].annotation.__args__[0]  # type: ignore[union-attr]  # Mapping[Alias, ...]
+    return (Mapping[key, entry], base.model_fields[name])  # type: ignore[valid-type]
+
+
+def _union(role: str, base: type[Entry], classes: Mapping[str, type[Any]]) -> Any:
+    models = [_entry(role, base, name, cls) for name, cls in sorted(classes.items())]
+    if not models:
+        return _NothingInstalled
+    if len(models) == 1:
+        return models[0]
+    return Annotated[Union[tuple(models)], Field(discriminator="type")]  # noqa: UP007 - a tuple made at run time
+
+
+def _entry(role: str, base: type[Entry], name: str, cls: type[Any]) -> type[Entry]:
+    try:
+        return create_model(f"{role}_{name}", __base__=(base, cls.options), type=(Literal[name], ...))  # type: ignore[arg-type]  # made at run time
+    except (TypeError, NameError, PydanticUserError) as error:
+        raise PluginError(
+            f"the options of {role} {name!r} cannot be made part of the configuration: {error}"
+        ) from error

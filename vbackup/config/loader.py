@@ -1,0 +1,74 @@
+"""From a file to a checked configuration."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from vbackup.api import ConfigError
+from vbackup.config.build import model
+from vbackup.config.document import Document, Place, Problem, failed, read
+from vbackup.config.models import Config
+from vbackup.config.problems import explain, suggestion
+from vbackup.config.references import unknown_references
+from vbackup.registry import Registry
+
+SYSTEM = Path("/etc/vbackup/vbackup.yaml")
+
+
+def find(explicit: Path | None) -> Path:
+    """Return the file to load: ``explicit``, ``$VBACKUP_CONFIG``, ``./vbackup.yaml`` or `SYSTEM`, the first there is.
+
+    The first two are taken at their word. Raises: `ConfigError` when there is none.
+    """
+    if explicit is not None:
+        return explicit
+    if named := os.environ.get("VBACKUP_CONFIG"):
+        return Path(named)
+    for path in (Path("vbackup.yaml"), SYSTEM):
+        if path.exists():
+            return path
+    raise ConfigError(
+        f"there is no configuration: neither ./vbackup.yaml nor {SYSTEM}",
+        hint="Name one with -c FILE or $VBACKUP_CONFIG; `vbackup schema` describes it.",
+    )
+
+
+def load(path: Path, registry: Registry) -> Config:
+    """Load and check the file at ``path``.
+
+    Raises: `ConfigError` listing every problem, one a line, as ``file:line:column: path: what is wrong``.
+    """
+    document = read(path)
+    if not isinstance(document.data, dict):
+        raise failed(document.name, [Problem(Place(1, 1), "", "the file must be a mapping of sections (targets: ...)")])
+    config, problems = _validate(document, registry)
+    problems += unknown_references(document)
+    if problems or config is None:
+        raise failed(document.name, problems)
+    return config
+
+
+def _validate(document: Document, registry: Registry) -> tuple[Config | None, list[Problem]]:
+    shape = model(registry)
+    try:
+        return shape.model_validate(document.data), []
+    except ValidationError as error:
+        details = error.errors(include_url=False)
+
+    def unknown(section: str, name: str) -> str:
+        return _unknown_type(registry, section, name)
+
+    return None, explain(details, document, shape.model_json_schema(), unknown)
+
+
+def _unknown_type(registry: Registry, section: str, name: str) -> str:
+    for plugin in registry.plugins:
+        if plugin.name == name and plugin.status == "broken":
+            return f"the plugin {name!r} is broken: {plugin.error}"
+        if plugin.name == name and plugin.status == "disabled":
+            return f"the plugin {name!r} is disabled"
+    known = sorted(getattr(registry, section))
+    return f"unknown type {name!r}{suggestion(name, known)} (known: {', '.join(known) or 'none'})"

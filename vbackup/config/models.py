@@ -1,0 +1,79 @@
+"""The configuration's shape. What stands under a ``type:`` is added from the registered classes; see `build`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, Strict, StringConstraints, WithJsonSchema
+
+from vbackup.api import Options, Quiesce
+from vbackup.config.secret import SecretRef
+
+ALIAS = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+SELECTOR = r"^!?[A-Za-z0-9][A-Za-z0-9._-]{0,63}:[^\x00-\x1f\x7f]+$"
+
+Alias = Annotated[str, StringConstraints(pattern=ALIAS)]
+"""The name of an entry."""
+
+Selector = Annotated[str, StringConstraints(pattern=SELECTOR)]
+"""``hypervisor:glob``; a leading ``!`` leaves out what it matches."""
+
+Count = Annotated[int, Strict(), Field(ge=0)]
+
+
+def _quiesce(value: Any) -> Any:
+    # `no` is a text in YAML 1.2 and false in YAML 1.1; both mean what they say.
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else value
+
+
+class Entry(Options):
+    """An entry with a ``type:``.
+
+    Each one is also an instance of the ``options`` model of the class registered by that name, whose fields are the
+    entry's other keys: it is what the class is constructed with.
+    """
+
+    type: str
+
+
+class TargetEntry(Entry):
+    """A place for restore points."""
+
+    transport: Alias = Field(description="the alias of an entry under transports")
+    codecs: tuple[Entry, ...] = Field(description="the steps that encode a chunk, in order")
+    key: SecretRef = Field(description="where the key (or passphrase) of the target is")
+
+
+class Keep(Options):
+    """How many restore points to keep of each machine: the newest one of each of the last so many periods."""
+
+    last: Count | None = None
+    hourly: Count | None = None
+    daily: Count | None = None
+    weekly: Count | None = None
+    monthly: Count | None = None
+    yearly: Count | None = None
+
+
+class JobEntry(Options):
+    """Which machines go where."""
+
+    machines: tuple[Selector, ...] = Field(min_length=1, description="hypervisor:glob; a leading ! leaves out")
+    target: Alias = Field(description="the alias of an entry under targets")
+    quiesce: Annotated[
+        Quiesce,
+        BeforeValidator(_quiesce),
+        WithJsonSchema({"enum": ["yes", "no", "try", True, False]}),
+    ] = Field(default=Quiesce.TRY, description="freeze the guest's file systems: yes (or fail), no, try")
+    parallel: Annotated[int, Strict(), Field(ge=1, le=256)] = Field(default=2, description="machines at once")
+    keep: Keep | None = None
+
+
+class Config(Options):
+    """A whole configuration: entries by alias."""
+
+    hypervisors: Mapping[Alias, Entry] = Field(default_factory=dict)
+    transports: Mapping[Alias, Entry] = Field(default_factory=dict)
+    targets: Mapping[Alias, TargetEntry] = Field(default_factory=dict)
+    jobs: Mapping[Alias, JobEntry] = Field(default_factory=dict)

@@ -1,0 +1,45 @@
+"""Aliases that one entry uses to name another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from vbackup.config.document import Document, Path_, Problem, dotted
+from vbackup.config.problems import suggestion
+
+
+def unknown_references(document: Document) -> list[Problem]:
+    """Find uses of aliases that are not there. Works on any document, valid or not."""
+    problems = []
+    for path, section, alias in _references(document.data):
+        known = _mapping(document.data, section)
+        if alias not in known:
+            near = suggestion(alias, known) or (
+                f"; known: {', '.join(map(str, known))}" if known else "; there are none"
+            )
+            message = f"there is no {section[:-1]} {alias!r}{near}"
+            problems.append(Problem(document.values[path], dotted(path), message))
+    return problems
+
+
+def _references(data: Any) -> Iterator[tuple[Path_, str, str]]:
+    """Yield each use of an alias: where it stands, the section that must have it, and the alias."""
+    for name, target in _mapping(data, "targets").items():
+        if isinstance(target, dict) and isinstance(target.get("transport"), str):
+            yield ("targets", name, "transport"), "transports", target["transport"]
+    for name, job in _mapping(data, "jobs").items():
+        if not isinstance(job, dict):
+            continue
+        if isinstance(job.get("target"), str):
+            yield ("jobs", name, "target"), "targets", job["target"]
+        machines = job.get("machines")
+        for index, selector in enumerate(machines if isinstance(machines, list) else ()):
+            if isinstance(selector, str) and ":" in selector:
+                alias = selector.removeprefix("!").partition(":")[0]
+                yield ("jobs", name, "machines", index), "hypervisors", alias
+
+
+def _mapping(data: Any, key: str) -> dict[str, Any]:
+    value = data.get(key) if isinstance(data, dict) else None
+    return value if isinstance(value, dict) else {}

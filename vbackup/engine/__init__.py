@@ -1,0 +1,1 @@
+"""The flows: capture, copy, commit; restore."""

@@ -1,0 +1,177 @@
+"""One disk from a capture into a target.
+
+extents, rounded to the target's blocks, become steps in the order of the disk; data is read ahead of its turn, the
+rest costs nothing. Blocks that the last run wrote are read again as probes where tracking calls them unchanged: after
+a rollback of the storage below, they are what differs.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from vbackup.api import (
+    DiskProgress,
+    DiskWriter,
+    Extent,
+    Interrupted,
+    Kind,
+    PluginError,
+    PointDisk,
+    Range,
+    SourceDisk,
+    Writer,
+    align,
+    split,
+)
+
+READ_SIZE = 4 << 20
+_PROGRESS_SECONDS = 0.2
+
+LIED = "change tracking called a block unchanged that has changed (was the storage rolled back?)"
+NO_BASE = "this target has no restore point of the disk yet"
+
+
+class _TrackingLied(Exception):  # noqa: N818 - control flow inside of this module
+    """A probe did not find what tracking promised."""
+
+
+@dataclass
+class _Counts:
+    done: int = 0
+    read: int = 0
+    unchanged: int = 0
+
+
+@dataclass
+class DiskCopy:
+    """Copies one disk; ``report`` gets progress a few times a second."""
+
+    source: SourceDisk
+    disk_format: str
+    base: PointDisk | None
+    writer: Writer
+    stop: threading.Event
+    report: Callable[[DiskProgress], None]
+    _counts: _Counts = field(default_factory=_Counts)
+    _next_report: float = 0.0
+
+    def run(self) -> PointDisk:
+        """Copy the disk; return what the restore point says of it."""
+        reason = self.source.full_reason or (NO_BASE if self.base is None else None)
+        if reason is None:
+            try:
+                return self._copy(None)
+            except _TrackingLied:
+                reason = LIED
+        return self._copy(reason)
+
+    def _copy(self, full_reason: str | None) -> PointDisk:
+        already_read = self._counts.read
+        self._counts = _Counts(read=already_read)
+        disk = self.writer.disk(self.source.size, self.base)
+        extents = align(self.source.extents(full=full_reason is not None), self.writer.block_size, self.source.size)
+        steps = _Steps(self, disk, extents)
+        for block in self.source.read(steps.ranges()):
+            if self.stop.is_set():
+                raise Interrupted(f"stopped while disk {self.source.key} was copied")
+            steps.take(block.offset, block.data)
+            self._progress(disk)
+        steps.finish()
+        content, counts = disk.finish()
+        self._next_report = 0.0
+        self._progress(disk)
+        samples = counts.samples or (self.base.samples if self.base and self.base.size == self.source.size else ())
+        return PointDisk(
+            key=self.source.key, size=self.source.size, format=self.disk_format, content=content,
+            full_reason=full_reason, read=self._counts.read, changed=counts.changed, stored=counts.stored,
+            samples=samples,
+        )  # fmt: skip
+
+    def _progress(self, disk: DiskWriter) -> None:
+        now = time.monotonic()
+        if now < self._next_report:
+            return
+        self._next_report = now + _PROGRESS_SECONDS
+        counts = disk.progress()
+        self.report(
+            DiskProgress(
+                self.source.key, self.source.size, self._counts.done, self._counts.read, self._counts.unchanged,
+                counts.zero, counts.duplicate,
+            )
+        )  # fmt: skip
+
+
+class _Read(NamedTuple):
+    range: Range
+    is_probe: bool
+
+
+class _Steps:
+    """What is to be done, in the order of the disk, while reads are under way."""
+
+    def __init__(self, copy: DiskCopy, disk: DiskWriter, extents: Iterator[Extent]) -> None:
+        self._copy = copy
+        self._counts = copy._counts  # noqa: SLF001 - two halves of one thing
+        self._disk = disk
+        self._extents = extents
+        self._waiting: deque[Extent | _Read] = deque()
+        base = copy.base
+        self._samples = deque(sorted(base.samples)) if base else deque()
+
+    def ranges(self) -> Iterator[Range]:
+        """Yield what must be read; called ahead of `take`."""
+        for extent in self._extents:
+            if extent.kind is Kind.DATA:
+                for part in split([Range(extent.offset, extent.length)], READ_SIZE):
+                    self._waiting.append(_Read(part, is_probe=False))
+                    yield part
+                continue
+            if extent.kind is Kind.UNCHANGED:
+                for probe in self._probes(extent):
+                    self._waiting.append(_Read(probe, is_probe=True))
+                    yield probe
+            self._waiting.append(extent)
+            self._pass_over()
+
+    def _probes(self, extent: Extent) -> Iterator[Range]:
+        block = self._copy.writer.block_size
+        while self._samples and self._samples[0] < extent.end:
+            offset = self._samples.popleft()
+            if offset >= extent.offset and offset % block == 0:
+                yield Range(offset, min(block, extent.end - offset))
+
+    def take(self, offset: int, data: bytes | bytearray | memoryview) -> None:
+        """Deal with a block that was read, and with all that stands before the next one."""
+        self._pass_over()
+        read = self._waiting.popleft() if self._waiting else None
+        if not isinstance(read, _Read) or read.range != Range(offset, len(data)):
+            raise PluginError(f"disk {self._copy.source.key}: got {offset}+{len(data)}, which was not asked for")
+        self._counts.read += len(data)
+        if read.is_probe:
+            if not self._disk.same(offset, data):
+                raise _TrackingLied
+        else:
+            self._disk.write(offset, data)
+            self._counts.done = offset + len(data)
+        self._pass_over()
+
+    def finish(self) -> None:
+        """All was read."""
+        self._pass_over()
+        if self._waiting:
+            raise PluginError(f"disk {self._copy.source.key}: {len(self._waiting)} reads were never answered")
+
+    def _pass_over(self) -> None:
+        while self._waiting and isinstance(extent := self._waiting[0], Extent):
+            self._waiting.popleft()
+            if extent.kind is Kind.ZERO:
+                self._disk.zero(extent.offset, extent.length)
+            else:
+                self._disk.unchanged(extent.offset, extent.length)
+                self._counts.unchanged += extent.length
+            self._counts.done = extent.end

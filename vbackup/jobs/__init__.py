@@ -1,0 +1,1 @@
+"""What the user asks for: which machines, when, how many at once, what came of it."""

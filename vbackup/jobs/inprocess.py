@@ -1,0 +1,44 @@
+"""The executor that runs tasks in threads of this process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from typing import ClassVar, TypeVar
+
+from pydantic import BaseModel
+
+from vbackup.api import Executor, Options, Register, Task, hookimpl
+
+T = TypeVar("T")
+
+
+class InProcessOptions(Options):
+    """There is nothing to set."""
+
+
+class InProcess:
+    """Threads: every heavy call drops the GIL."""
+
+    name: ClassVar[str] = "inprocess"
+    options: ClassVar[type[BaseModel]] = InProcessOptions
+
+    def __init__(self, options: InProcessOptions) -> None:
+        self._options = options
+
+    def run(self, tasks: Sequence[Task], work: Callable[[Task], T], parallel: int) -> Iterator[tuple[Task, T]]:
+        """See `vbackup.api.Executor.run`."""
+        with ThreadPoolExecutor(max(1, parallel), thread_name_prefix="task") as pool:
+            futures = {pool.submit(work, task): task for task in tasks}
+            try:
+                for future in as_completed(futures):
+                    yield futures[future], future.result()
+            finally:
+                for future in futures:
+                    future.cancel()
+
+
+@hookimpl
+def vbackup_register_executors(register: Register[type[Executor]]) -> None:
+    """Register the one of this module."""
+    register(InProcess)

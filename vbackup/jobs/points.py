@@ -1,0 +1,147 @@
+"""Restore points as the user names them, over all targets."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from vbackup.api import ConfigError, Damage, NotFound, Point, Target, VBackupError
+from vbackup.jobs.site import Site
+
+log = logging.getLogger(__name__)
+
+_ID_PREFIX = re.compile(r"[0-9a-f]{4,32}")
+
+
+@dataclass(frozen=True)
+class Found:
+    """A point and the target that has it."""
+
+    target: str
+    point: Point
+
+
+@dataclass(frozen=True)
+class VerifyReport:
+    """What was checked, and what of it is damaged."""
+
+    points: tuple[Found, ...]
+    damage: tuple[Damage, ...]
+    bytes_checked: int
+
+
+def list_points(site: Site, machine: str | None = None) -> list[Found]:
+    """Return all points, of one machine if it is named, oldest first.
+
+    A target that cannot be read is logged and left out, as long as another one can: at three in the morning the
+    copy that is there counts. Raises: what the first target raised when none can be read.
+    """
+    found = [Found(alias, point) for alias, target in _readable(site) for point in target.points()]
+    if machine is not None:
+        names = (machine, machine.partition(":")[2])
+        found = [f for f in found if f.point.machine in names or f"{f.point.hypervisor}:{f.point.machine}" == machine]
+    return sorted(found, key=lambda f: (f.point.time, f.point.id))
+
+
+def list_damaged(site: Site) -> list[Damage]:
+    """Return points that are there but cannot be read."""
+    return [damage for _, target in _readable(site) for damage in target.damaged_points()]
+
+
+def _readable(site: Site) -> Iterator[tuple[str, Target]]:
+    failures: list[tuple[str, VBackupError]] = []
+    for alias in site.config.targets:
+        target = site.target(alias)
+        try:
+            target.points()
+        except VBackupError as error:
+            failures.append((alias, error))
+            continue
+        yield alias, target
+    if len(failures) == len(site.config.targets):
+        raise failures[0][1] if failures else ConfigError("the configuration has no targets")
+    for alias, failure in failures:
+        log.warning("target %s was left out: %s", alias, failure)
+
+
+def find_point(site: Site, text: str) -> Found:
+    """Return the point that ``text`` names: ``machine@latest``, ``machine@TIME`` or a unique prefix of an id.
+
+    TIME is a time as `list` shows it, or the beginning of one (``2026-11-22T14:05``). Raises: `NotFound`;
+    `ConfigError` when it is ambiguous.
+    """
+    name, at, when = text.rpartition("@")
+    if not at:
+        return _by_id(site, text)
+    points = list_points(site, name)
+    if not points:
+        raise NotFound(f"there is no restore point of {name}", hint="`vbackup list` shows all")
+    if when == "latest":
+        return points[-1]
+    wanted = when.strip().replace(" ", "T").upper().removesuffix("Z")
+    hits = [f for f in points if time_text(f.point.time).startswith(wanted)] or _same_moment(points, when)
+    return _only(hits, text, f"there is no restore point of {name} at {when}")
+
+
+def time_text(moment: datetime) -> str:
+    """Return a time as it is shown: RFC 3339 in UTC."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _same_moment(points: Sequence[Found], when: str) -> list[Found]:
+    try:
+        moment = datetime.fromisoformat(when)
+    except ValueError:
+        return []
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return [found for found in points if abs((found.point.time - moment).total_seconds()) < 1]
+
+
+def _by_id(site: Site, text: str) -> Found:
+    if not _ID_PREFIX.fullmatch(text):
+        raise ConfigError(
+            f"{text!r} names no restore point", hint="use MACHINE@latest, MACHINE@TIME or 4 or more digits of an id"
+        )
+    hits = [found for found in list_points(site) if found.point.id.startswith(text)]
+    return _only(hits, text, f"there is no restore point whose id begins with {text}")
+
+
+def _only(hits: Sequence[Found], text: str, missing: str) -> Found:
+    if not hits:
+        raise NotFound(missing, hint="`vbackup list` shows all")
+    if len({found.point.id for found in hits}) > 1:
+        some = ", ".join(f"{f.point.machine}@{time_text(f.point.time)} ({f.point.id[:8]})" for f in hits[:4])
+        raise ConfigError(f"{text} could be several restore points: {some}", hint="name one of them by its id")
+    return hits[0]
+
+
+def delete_points(site: Site, texts: Sequence[str]) -> list[Found]:
+    """Delete points; all names are looked up before the first is deleted."""
+    found = list({f.point.id: f for f in (find_point(site, text) for text in texts)}.values())
+    for item in found:
+        site.target(item.target).delete(item.point)
+    return found
+
+
+def verify_points(site: Site, texts: Sequence[str], progress: Callable[[int], None]) -> VerifyReport:
+    """Read and check points, all of them when none is named; points that cannot be read count as damage.
+
+    Raises: what reading the store raises: an unreachable store is no damage.
+    """
+    found = [find_point(site, text) for text in texts] if texts else list_points(site)
+    damage: list[Damage] = [] if texts else list_damaged(site)
+    checked = 0
+
+    def count(size: int) -> None:
+        nonlocal checked
+        checked += size
+        progress(size)
+
+    for alias in dict.fromkeys(item.target for item in found):
+        points = [item.point for item in found if item.target == alias]
+        damage += site.target(alias).verify(points, count)
+    return VerifyReport(tuple(found), tuple(damage), checked)

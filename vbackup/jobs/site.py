@@ -1,0 +1,137 @@
+"""A site: the configuration and the registry turned into working parts, made when they are first needed."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol, Self, TypeVar
+
+from vbackup.api import Codec, ConfigError, Executor, Hypervisor, HypervisorContext, NotFound, Target, TargetContext
+from vbackup.api import Transport as TransportRole
+from vbackup.config import Config
+from vbackup.registry import Registry
+from vbackup.wrappers.retry import RetryingTransport
+
+T = TypeVar("T")
+EXECUTOR = "inprocess"
+STORE_DEADLINE = 600.0
+"""Seconds that a store may be away before a job fails for it."""
+
+
+class _Closable(Protocol):
+    def close(self) -> None: ...
+
+
+class Site:
+    """Working parts by their names in the configuration. A context manager; thread-safe.
+
+    ``stop`` ends all work under way when it is set.
+    """
+
+    def __init__(
+        self, config: Config, registry: Registry, *, state_dir: Path | None = None, cache_dir: Path | None = None
+    ) -> None:
+        self.config = config
+        self.registry = registry
+        self.stop = threading.Event()
+        self.state_dir = state_dir or _directory(
+            "VBACKUP_STATE_DIR", "/var/lib/vbackup", "XDG_STATE_HOME", ".local/state"
+        )
+        self._cache_dir = cache_dir or _directory("VBACKUP_CACHE_DIR", "/var/cache/vbackup", "XDG_CACHE_HOME", ".cache")
+        self._lock = threading.RLock()
+        self._hypervisors: dict[str, Hypervisor] = {}
+        self._transports: dict[str, TransportRole] = {}
+        self._targets: dict[str, Target] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def hypervisor(self, alias: str) -> Hypervisor:
+        """Return a configured hypervisor. Raises `ConfigError` for an unknown name."""
+        return self._part(self._hypervisors, alias, "hypervisor", self.config.hypervisors, self._new_hypervisor)
+
+    def transport(self, alias: str) -> TransportRole:
+        """Return a configured transport, with retries around it. Raises `ConfigError` for an unknown name."""
+        return self._part(self._transports, alias, "transport", self.config.transports, self._new_transport)
+
+    def target(self, alias: str) -> Target:
+        """Return a configured target. Raises `ConfigError` for an unknown name."""
+        return self._part(self._targets, alias, "target", self.config.targets, self._new_target)
+
+    def file_writer(self) -> Hypervisor:
+        """Return a hypervisor that restores disks to files with nothing else running, without configuration."""
+        for name, cls in self.registry.hypervisors.items():
+            if cls.writes_files:
+                return cls(cls.options(), HypervisorContext(name, self._private("hypervisors", name)))
+        raise ConfigError("no installed plugin writes disk files", hint="name a hypervisor with --to")
+
+    def executor(self) -> Executor:
+        """Return the executor that jobs run on."""
+        cls = self.registry.executors[EXECUTOR]
+        return cls(cls.options())
+
+    def close(self) -> None:
+        """Let go of everything."""
+        with self._lock:
+            parts: list[_Closable] = [*self._targets.values(), *self._transports.values(), *self._hypervisors.values()]
+            for part in parts:
+                part.close()
+            self._targets.clear()
+            self._transports.clear()
+            self._hypervisors.clear()
+
+    def _part(
+        self, made: dict[str, T], alias: str, role: str, configured: Mapping[str, Any], new: Callable[[str], T]
+    ) -> T:
+        with self._lock:
+            if alias not in made:
+                if alias not in configured:
+                    known = ", ".join(sorted(configured)) or "none"
+                    raise ConfigError(f"there is no {role} named {alias!r}", hint=f"configured: {known}")
+                made[alias] = new(alias)
+            return made[alias]
+
+    def _new_hypervisor(self, alias: str) -> Hypervisor:
+        entry = self.config.hypervisors[alias]
+        context = HypervisorContext(alias, self._private("hypervisors", alias))
+        return self.registry.hypervisors[entry.type](entry, context)
+
+    def _new_transport(self, alias: str) -> TransportRole:
+        entry = self.config.transports[alias]
+        return RetryingTransport(self.registry.transports[entry.type](entry), STORE_DEADLINE)
+
+    def _new_target(self, alias: str) -> Target:
+        entry = self.config.targets[alias]
+        context = TargetContext(
+            alias=alias,
+            transport=self.transport(entry.transport),
+            codecs=tuple(self.registry.codecs[codec.type](codec) for codec in entry.codecs),
+            codec=self._codec,
+            secret=entry.key.resolve,
+            cache_dir=self._cache_dir,
+        )
+        return self.registry.targets[entry.type](entry, context)
+
+    def _codec(self, name: str) -> Codec:
+        cls = self.registry.codecs.get(name)
+        if cls is None:
+            raise NotFound(f"data was encoded with {name}, which no installed plugin knows", hint="install its plugin")
+        return cls(cls.options())
+
+    def _private(self, *parts: str) -> Path:
+        path = self.state_dir.joinpath(*parts)
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return path
+
+
+def _directory(variable: str, for_root: str, xdg: str, home: str) -> Path:
+    if variable in os.environ:
+        return Path(os.environ[variable])
+    if os.geteuid() == 0:
+        return Path(for_root)
+    return Path(os.environ.get(xdg) or Path.home() / home) / "vbackup"

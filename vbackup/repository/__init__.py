@@ -1,0 +1,1 @@
+"""The default target: a deduplicating, encrypted repository of restore points. FORMAT.md has every byte of it."""

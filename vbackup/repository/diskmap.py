@@ -1,0 +1,260 @@
+"""Disk maps: Merkle trees over a disk's chunk ids.
+
+The chunks of a disk are the leaves' entries: node (level, index) covers chunks ``[index * F**level, (index + 1) *
+F**level)`` and holds the ids of its children, `FANOUT` of them or as many as the disk has. `ZERO_ID` stands for a
+subtree of zeros. The same content makes the same tree, so two maps share every equal subtree, and whoever compares
+them skips those.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from vbackup.api import Corrupt, Extent, Kind
+from vbackup.repository.layout import FANOUT, ID_SIZE, ZERO_ID
+
+SAMPLES = 64
+_UNITS: tuple[int, ...] = tuple(FANOUT**level for level in range(8))
+
+
+def units(level: int) -> int:
+    """Return how many chunks a whole node of a level covers."""
+    return _UNITS[level]
+
+
+class Shape(NamedTuple):
+    """The size of a disk and of its chunks, in bytes; all else about a tree's form follows from them."""
+
+    size: int
+    chunk: int
+
+    @property
+    def chunks(self) -> int:
+        """Chunks of the disk; the last one may be short."""
+        return -(-self.size // self.chunk)
+
+    @property
+    def depth(self) -> int:
+        """The level of the root, at least 1."""
+        depth = 1
+        while units(depth) < self.chunks:
+            depth += 1
+        return depth
+
+    def nodes(self, level: int) -> int:
+        """Nodes (or chunks, at level 0) that a level has."""
+        return -(-self.chunks // units(level))
+
+    def span(self, level: int, index: int) -> tuple[int, int]:
+        """First and end chunk that a node covers."""
+        unit = units(level)
+        return index * unit, min((index + 1) * unit, self.chunks)
+
+    def chunk_length(self, index: int) -> int:
+        """Bytes of a chunk."""
+        return min(self.chunk, self.size - index * self.chunk)
+
+
+class DiskMap:
+    """A stored map, read node by node as needed. Used by one thread at a time."""
+
+    def __init__(self, shape: Shape, root: bytes, load: Callable[[bytes], bytes]) -> None:
+        self.shape = shape
+        self.root = root
+        self._load = load
+        self._cache: OrderedDict[bytes, bytes] = OrderedDict()
+
+    def children(self, level: int, node_id: bytes, index: int) -> bytes:
+        """Return the ids in a node, joined. Raises `Corrupt`."""
+        first, end = self.shape.span(level, index)
+        count = -(-(end - first) // units(level - 1))
+        if node_id == ZERO_ID:
+            return ZERO_ID * count
+        node = self._cache.get(node_id)
+        if node is None:
+            node = self._cache[node_id] = self._load(node_id)
+            if len(self._cache) > 64:
+                self._cache.popitem(last=False)
+        if len(node) != count * ID_SIZE:
+            raise Corrupt(f"a disk map's node has {len(node)} bytes instead of {count * ID_SIZE}")
+        return node
+
+    def node(self, level: int, index: int) -> bytes:
+        """Return the id of a node, or of a chunk at level 0."""
+        node_id, at = self.root, self.shape.depth
+        while at > level and node_id != ZERO_ID:
+            inside = index // units(at - level)
+            position = index // units(at - level - 1) % FANOUT * ID_SIZE
+            node_id = self.children(at, node_id, inside)[position : position + ID_SIZE]
+            at -= 1
+        return node_id
+
+    def ids(self, first: int, end: int) -> Iterator[bytes]:
+        """Yield the ids of chunks ``[first, end)``."""
+        while first < end:
+            leaf = first // FANOUT
+            stop = min(end, (leaf + 1) * FANOUT)
+            ids = self.children(1, self.node(1, leaf), leaf)
+            for position in range(first % FANOUT, first % FANOUT + stop - first):
+                yield ids[position * ID_SIZE : (position + 1) * ID_SIZE]
+            first = stop
+
+    def runs(self) -> Iterator[tuple[int, int, bool]]:
+        """Yield (first chunk, end chunk, whether it is data), ascending, merged, without reading what is zero."""
+        first, end, data = 0, 0, False
+        for start, stop, is_data in self._runs(self.shape.depth, 0, self.root):
+            if is_data is data:
+                end = stop
+                continue
+            if end > first:
+                yield first, end, data
+            first, end, data = start, stop, is_data
+        if end > first:
+            yield first, end, data
+
+    def _runs(self, level: int, index: int, node_id: bytes) -> Iterator[tuple[int, int, bool]]:
+        if level == 0 or node_id == ZERO_ID:
+            yield *self.shape.span(level, index), node_id != ZERO_ID
+            return
+        ids = self.children(level, node_id, index)
+        for i in range(len(ids) // ID_SIZE):
+            yield from self._runs(level - 1, index * FANOUT + i, ids[i * ID_SIZE : (i + 1) * ID_SIZE])
+
+    def extents(self) -> Iterator[Extent]:
+        """Yield the disk's extents as data and zero."""
+        chunk, size = self.shape.chunk, self.shape.size
+        for first, end, data in self.runs():
+            offset = first * chunk
+            yield Extent(offset, min(end * chunk, size) - offset, Kind.DATA if data else Kind.ZERO)
+
+
+class MapBuilder:
+    """Builds a map from runs in ascending order, holding one node of each level.
+
+    ``store`` keeps a node and returns its id. With a base, equal nodes keep the base's id without being stored, and
+    what differs is counted.
+    """
+
+    def __init__(self, shape: Shape, base: DiskMap | None, store: Callable[[bytes], bytes]) -> None:
+        self.shape = shape
+        self.changed = 0
+        self._base = base
+        self._store = store
+        self._position = 0
+        self._nodes = [bytearray() for _ in range(shape.depth + 1)]
+        self._root: bytes | None = None
+        self._seen = 0
+        self._samples: list[int] = []
+
+    def chunk(self, chunk_id: bytes) -> None:
+        """Add the next chunk."""
+        before = self._base_id(0, self._position)
+        if chunk_id != before and not (before is None and chunk_id == ZERO_ID):
+            self._count(self._position)
+        self._push(0, chunk_id)
+
+    def zero(self, chunks: int) -> None:
+        """Add chunks of zeros."""
+        self._skip(chunks, lambda level, index: ZERO_ID if self._was_zero(level, index) else None, ZERO_ID)
+
+    def unchanged(self, chunks: int) -> None:
+        """Add chunks as the base has them, which must have them."""
+        if self._base is None or self._position + chunks > self._same_until():
+            raise ValueError("nothing is known of what was there before")
+        self._skip(chunks, self._base_id, None)
+
+    def finish(self) -> bytes:
+        """Return the root's id."""
+        if self._position != self.shape.chunks:
+            raise ValueError(f"the map has {self._position} chunks of {self.shape.chunks}")
+        return ZERO_ID if self._root is None else self._root
+
+    @property
+    def samples(self) -> tuple[int, ...]:
+        """Offsets of up to `SAMPLES` chunks that changed, each as likely as any other."""
+        return tuple(sorted(self._samples))
+
+    def _skip(self, chunks: int, whole: Callable[[int, int], bytes | None], single: bytes | None) -> None:
+        """Add whole subtrees where ``whole(level, index)`` knows their id, else chunk by chunk."""
+        end = self._position + chunks
+        while self._position < end:
+            level = self._largest(end)
+            while level > 0 and (node_id := whole(level, self._position // units(level))) is None:
+                level -= 1
+            if level > 0 and node_id is not None:
+                self._push(level, node_id)
+            elif single is not None:
+                self.chunk(single)
+            else:
+                self._push(0, self._base_id(0, self._position) or ZERO_ID)
+
+    def _largest(self, end: int) -> int:
+        level = 0
+        while level < self.shape.depth and self._position % units(level + 1) == 0:
+            stop = self.shape.span(level + 1, self._position // units(level + 1))[1]
+            if stop > end:
+                break
+            level += 1
+        return level
+
+    def _push(self, level: int, node_id: bytes) -> None:
+        self._position = self.shape.span(level, self._position // units(level))[1]
+        while level < self.shape.depth:
+            level += 1
+            node = self._nodes[level]
+            node += node_id
+            index = (self._position - 1) // units(level)
+            if self._position != self.shape.span(level, index)[1]:
+                return
+            node_id = self._close(level, index, bytes(node))
+            node.clear()
+        self._root = node_id
+
+    def _close(self, level: int, index: int, node: bytes) -> bytes:
+        if not node.strip(b"\0"):
+            return ZERO_ID
+        base = self._base_id(level, index)
+        if (
+            self._base is not None
+            and base is not None
+            and base != ZERO_ID
+            and self._base.children(level, base, index) == node
+        ):
+            return base
+        return self._store(node)
+
+    def _base_id(self, level: int, index: int) -> bytes | None:
+        """The base's node that covers just the same chunks, or None."""
+        base = self._base
+        if base is None or level > base.shape.depth or index >= base.shape.nodes(level):
+            return None
+        first, end = self.shape.span(level, index)
+        if base.shape.span(level, index) != (first, end) or end > self._same_until():
+            return None
+        return base.node(level, index)
+
+    def _same_until(self) -> int:
+        """Chunks that have the same length in the base: all but, after a resize, a short last one."""
+        if self._base is None:
+            return 0
+        old, new = self._base.shape, self.shape
+        return new.chunks if old.size == new.size else min(old.size, new.size) // new.chunk
+
+    def _was_zero(self, level: int, index: int) -> bool:
+        """Whether nothing changes when this subtree becomes zeros."""
+        if self._base is None:
+            return True
+        first, _ = self.shape.span(level, index)
+        return first >= self._base.shape.chunks or self._base_id(level, index) == ZERO_ID
+
+    def _count(self, index: int) -> None:
+        self.changed += self.shape.chunk_length(index)
+        self._seen += 1
+        offset = index * self.shape.chunk
+        if len(self._samples) < SAMPLES:
+            self._samples.append(offset)
+        elif (slot := random.randrange(self._seen)) < SAMPLES:  # noqa: S311 - a sample, not a secret
+            self._samples[slot] = offset

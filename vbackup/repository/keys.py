@@ -1,0 +1,96 @@
+"""Key slots: the master secret, wrapped by what the user has.
+
+Argon2id (RFC 9106) turns a passphrase into a wrapping key. A key file made by ``vbackup init`` holds 256 random bits
+and needs no stretching: its slot has the least parameters, so that opening a repository costs no time.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+from typing import Literal
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
+from pydantic import Base64Bytes, BaseModel, ConfigDict, Field, ValidationError
+
+from vbackup.api import Corrupt, NotFound, Transport, WrongKey
+from vbackup.repository.layout import KEYS
+
+KEY_FILE_PREFIX = b"VBACKUP-KEY-1:"
+
+
+class Argon2(BaseModel):
+    """Parameters of a slot, bounded: they come from the store and are used before anything is authenticated."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    memory_kib: int = Field(ge=8, le=1 << 20)
+    iterations: int = Field(ge=1, le=64)
+    lanes: int = Field(ge=1, le=16)
+
+
+PASSPHRASE = Argon2(memory_kib=64 << 10, iterations=3, lanes=4)
+KEY_FILE = Argon2(memory_kib=64, iterations=1, lanes=1)
+
+
+class Slot(BaseModel):
+    """One stored key slot, ``keys/ID``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    type: Literal["passphrase", "key-file"]
+    argon2id: Argon2
+    salt: Base64Bytes = Field(min_length=16, max_length=64)
+    nonce: Base64Bytes = Field(min_length=12, max_length=12)
+    wrapped: Base64Bytes = Field(min_length=48, max_length=48)
+
+
+def new_key_file() -> bytes:
+    """Return the content of a new key file: one line of ASCII with 256 random bits."""
+    return KEY_FILE_PREFIX + base64.b64encode(os.urandom(32)) + b"\n"
+
+
+def wrap(master: bytes, secret: bytes, repository: bytes) -> Slot:
+    """Make a slot that opens with ``secret``."""
+    is_file = secret.startswith(KEY_FILE_PREFIX)
+    parameters = KEY_FILE if is_file else PASSPHRASE
+    salt, nonce = os.urandom(16), os.urandom(12)
+    sealed = AESGCM(_stretch(secret, salt, parameters)).encrypt(nonce, master, b"vbackup 1 slot" + repository)
+    return Slot.model_construct(
+        type="key-file" if is_file else "passphrase", argon2id=parameters, salt=salt, nonce=nonce, wrapped=sealed
+    )
+
+
+def unlock(transport: Transport, secret: bytes, repository: bytes) -> bytes:
+    """Return the master secret from the first slot that ``secret`` opens.
+
+    Raises: `WrongKey` when there are slots and none opens, `NotFound` when there are none, `Corrupt` when none can
+    be read.
+    """
+    broken: list[str] = []
+    seen = 0
+    for info in transport.list(KEYS):
+        seen += 1
+        try:
+            slot = Slot.model_validate_json(transport.get(info.key))
+        except ValidationError:
+            broken.append(info.key)
+            continue
+        try:
+            key = AESGCM(_stretch(secret, slot.salt, slot.argon2id))
+            return key.decrypt(slot.nonce, slot.wrapped, b"vbackup 1 slot" + repository)
+        except InvalidTag:
+            continue
+    if not seen:
+        raise NotFound("the repository has no key slots", hint="restore the objects under keys/ from a copy")
+    if len(broken) == seen:
+        raise Corrupt(f"no key slot can be read: {', '.join(broken)}", hint="restore them from a copy")
+    unreadable = f"; unreadable slots: {', '.join(broken)}" if broken else ""
+    raise WrongKey(f"the key opens none of the repository's {seen} key slots{unreadable}", hint="check `key:`")
+
+
+def _stretch(secret: bytes, salt: bytes, parameters: Argon2) -> bytes:
+    return Argon2id(
+        salt=salt, length=32, iterations=parameters.iterations, lanes=parameters.lanes,
+        memory_cost=max(parameters.memory_kib, 8 * parameters.lanes),
+    ).derive(secret)  # fmt: skip

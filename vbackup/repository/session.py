@@ -1,0 +1,219 @@
+"""A writer session: chunks that are new become packs, packs become known through index objects, points come last.
+
+Every step is safe to die at: a pack that no index lists and an index that no point needs are garbage, and the next
+session finds them again (see `ChunkStore.sync`). Nothing here grows with the disk: chunks under way are bounded by a
+budget, packs by the uploads in flight, and what is known of new chunks goes to disk with every index object.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+from vbackup.api import Buffer, Codec, Interrupted, Point, PointDisk, VBackupError
+from vbackup.repository.budget import ByteBudget
+from vbackup.repository.diskmap import DiskMap, Shape
+from vbackup.repository.diskwriter import RepositoryDiskWriter
+from vbackup.repository.index import write_index
+from vbackup.repository.layout import INDEX_ENTRIES, PACK_SIZE, pack_key
+from vbackup.repository.packs import Pack, PackBuilder
+from vbackup.repository.points import put_point
+from vbackup.repository.sealing import ChunkKind
+from vbackup.repository.store import ChunkStore
+
+_IN_FLIGHT = 48 << 20
+"""Plain bytes that all disks of a session together have under way."""
+_UPLOADS = 2
+
+
+class Session:
+    """Takes the points of one run. Thread-safe."""
+
+    def __init__(self, store: ChunkStore, codecs: Sequence[Codec], chunk_size: int) -> None:
+        self._store = store
+        self._chain = store.chains.new(codecs)
+        self._chunk_size = chunk_size
+        self.budget = ByteBudget(_IN_FLIGHT)
+        threads = len(os.sched_getaffinity(0))
+        self.workers = ThreadPoolExecutor(threads, "chunks")
+        self._uploaders = ThreadPoolExecutor(_UPLOADS, "packs")
+        self._upload_slots = threading.Semaphore(_UPLOADS)
+        self._lock = threading.Condition()
+        self._flushing = threading.Lock()
+        self._builder = PackBuilder(store.keys, self._chain)
+        self._claimed: set[bytes] = set()  # claimed, not yet in a pack
+        self._packed: set[bytes] = set()  # in a pack, not yet in the cache
+        self._outstanding: set[PackBuilder] = set()  # full, not yet stored
+        self._unlisted: list[Pack] = []
+        self._failure: BaseException | None = None
+        self._notes = tuple(store.sync(adopt=True))
+
+    @property
+    def block_size(self) -> int:
+        """Disk writers take whole chunks."""
+        return self._chunk_size
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What was damaged or missing in the store when the session began."""
+        return self._notes
+
+    def disk(self, size: int, base: PointDisk | None) -> RepositoryDiskWriter:
+        """Begin a disk."""
+        before = None
+        if base is not None:
+            shape = Shape(base.size, self._chunk_size)
+            before = DiskMap(shape, bytes.fromhex(base.content["map"]), self._load_node)
+        return RepositoryDiskWriter(self, Shape(size, self._chunk_size), before)
+
+    def file(self, data: bytes) -> dict[str, Any]:
+        """Keep a small file as chunks."""
+        parts = [data[i : i + self._chunk_size] for i in range(0, len(data), self._chunk_size)]
+        ids = [self.chunk_id(ChunkKind.FILE, part) for part in parts]
+        self.put(ChunkKind.FILE, ids, parts)
+        return {"size": len(data), "chunks": [chunk.hex() for chunk in ids]}
+
+    def commit(self, point: Point) -> None:
+        """Flush all that any point of this session may need, then write the point."""
+        self.flush()
+        put_point(self._store.transport, self._store.keys, point)
+
+    # -- used by disk writers -------------------------------------------------------------------------------------
+
+    def chunk_id(self, kind: ChunkKind, data: Buffer) -> bytes:
+        """Name a chunk."""
+        return self._store.keys.chunk_id(kind, data)
+
+    def put(self, kind: ChunkKind, ids: Sequence[bytes], chunks: Sequence[Buffer]) -> tuple[int, int]:
+        """Store those chunks that are new; return bytes of blobs stored and plain bytes that were already known."""
+        stored = known = 0
+        fresh = self._claim(ids)
+        for chunk_id, data in zip(ids, chunks, strict=True):
+            if chunk_id not in fresh:
+                known += len(data)
+                continue
+            fresh.discard(chunk_id)
+            blob = self._chain.encode(kind, chunk_id, data)
+            stored += len(blob)
+            self._add(chunk_id, kind, blob, len(data))
+        return stored, known
+
+    def put_node(self, node: bytes) -> tuple[bytes, int]:
+        """Store a disk map's node; return its id and the bytes of blobs stored."""
+        node_id = self.chunk_id(ChunkKind.NODE, node)
+        return node_id, self.put(ChunkKind.NODE, [node_id], [node])[0]
+
+    def _load_node(self, node_id: bytes) -> bytes:
+        return self._store.read(ChunkKind.NODE, [node_id])[node_id]
+
+    # -- packs ----------------------------------------------------------------------------------------------------
+
+    def _claim(self, ids: Sequence[bytes]) -> set[bytes]:
+        """Return those ids that the caller must store: unknown so far, and claimed by nobody else."""
+        with self._lock:
+            self._raise_failure()
+            fresh = {i for i in ids if i not in self._packed and i not in self._claimed}
+        fresh -= self._store.cache.known(list(fresh))
+        with self._lock:
+            fresh -= self._packed
+            fresh -= self._claimed
+            self._claimed |= fresh
+        return fresh
+
+    def _add(self, chunk_id: bytes, kind: ChunkKind, blob: bytes, size: int) -> None:
+        with self._lock:
+            self._raise_failure()
+            self._builder.add(chunk_id, kind, blob, size)
+            self._claimed.discard(chunk_id)
+            self._packed.add(chunk_id)
+            self._lock.notify_all()
+            full = self._take_pack() if self._builder.size >= PACK_SIZE else None
+        if full:
+            self._upload(full)
+
+    def _take_pack(self) -> PackBuilder:
+        builder, self._builder = self._builder, PackBuilder(self._store.keys, self._chain)
+        self._outstanding.add(builder)
+        return builder
+
+    def _upload(self, builder: PackBuilder) -> None:
+        self._upload_slots.acquire()  # a slow store slows the copying down; packs do not pile up
+        future = self._uploaders.submit(self._put_pack, builder)
+        future.add_done_callback(lambda future: self._uploaded(builder, future))
+
+    def _uploaded(self, builder: PackBuilder, future: Future[None]) -> None:
+        self._upload_slots.release()
+        error = Interrupted("the session has ended") if future.cancelled() else future.exception()
+        if error is not None:
+            self.fail(error)
+        with self._lock:
+            self._outstanding.discard(builder)
+            self._lock.notify_all()
+
+    def _put_pack(self, builder: PackBuilder) -> None:
+        pack, data = builder.finish()
+        self._store.transport.put(pack_key(pack.name), data)
+        with self._lock:
+            self._unlisted.append(pack)
+            full = sum(len(pack.entries) for pack in self._unlisted) >= INDEX_ENTRIES
+            packs, self._unlisted = (self._unlisted, []) if full else ([], self._unlisted)
+        self._put_index(packs)
+
+    def _put_index(self, packs: list[Pack]) -> None:
+        if not packs:
+            return
+        key, sealed = write_index(self._store.keys, packs)
+        self._store.transport.put(key, sealed)
+        self._store.cache.add(key, packs)
+        with self._lock:
+            for pack in packs:
+                self._packed.difference_update(entry.id for entry in pack.entries)
+
+    def flush(self) -> None:
+        """Wait until every chunk that was claimed before now is in a stored pack that a stored index lists."""
+        with self._flushing:  # one at a time: what another flush has taken must be stored before this one returns
+            with self._lock:
+                claimed = set(self._claimed)
+                self._wait(lambda: not claimed & self._claimed)
+                rest = self._take_pack() if self._builder.entries else None
+                outstanding = set(self._outstanding)
+            if rest:
+                self._upload(rest)
+            with self._lock:
+                self._wait(lambda: not outstanding & self._outstanding)
+                packs, self._unlisted = self._unlisted, []
+            self._put_index(packs)
+
+    def _wait(self, condition: Callable[[], bool]) -> None:
+        self._lock.wait_for(lambda: self._failure is not None or condition())
+        self._raise_failure()
+
+    # -- ending ---------------------------------------------------------------------------------------------------
+
+    def fail(self, error: BaseException) -> None:
+        """Remember the first failure: no point may be committed after it, since chunks may be missing."""
+        with self._lock:
+            self._failure = self._failure or error
+            self._lock.notify_all()
+
+    def _raise_failure(self) -> None:
+        if isinstance(self._failure, VBackupError):
+            raise type(self._failure)(
+                self._failure.message, hint=self._failure.hint, transient=self._failure.transient
+            ) from self._failure
+        if self._failure is not None:
+            raise self._failure
+
+    def close(self, *, keep: bool) -> None:
+        """End the session; with ``keep`` what is not in an index yet is flushed, so that a later run finds it."""
+        try:
+            if keep and self._failure is None:
+                self.flush()
+            else:
+                self.fail(Interrupted("the session has ended"))
+        finally:
+            self.workers.shutdown(wait=True, cancel_futures=True)
+            self._uploaders.shutdown(wait=True, cancel_futures=True)

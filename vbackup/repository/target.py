@@ -1,0 +1,242 @@
+"""The target role over a repository: opening it with a key, and what others may ask of it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from vbackup.api import (
+    AlreadyExists,
+    Block,
+    Corrupt,
+    Damage,
+    Extent,
+    NotFound,
+    Options,
+    Point,
+    Range,
+    TargetContext,
+    Unsupported,
+    Writer,
+    clock,
+)
+from vbackup.repository import keys as slots
+from vbackup.repository.cache import Cache
+from vbackup.repository.layout import DEFAULT_CHUNK_SIZE, FORMAT, KEYS, REPOSITORY
+from vbackup.repository.points import load_points, point_key
+from vbackup.repository.reader import DiskReader, read_file
+from vbackup.repository.sealing import Keys
+from vbackup.repository.session import Session
+from vbackup.repository.store import ChunkStore
+from vbackup.repository.verify import Verifier
+
+_MIN_CHUNK, _MAX_CHUNK = 16 << 10, 4 << 20
+
+
+def _power_of_two(value: int) -> int:
+    if value & (value - 1):
+        raise ValueError("must be a power of two")
+    return value
+
+
+class RepositoryOptions(Options):
+    """Options of ``type: repository``."""
+
+    chunk_size: int = Field(
+        default=DEFAULT_CHUNK_SIZE, ge=_MIN_CHUNK, le=_MAX_CHUNK, description="bytes, a power of two; fixed by init"
+    )
+
+    _check = field_validator("chunk_size")(_power_of_two)
+
+
+class RepositoryObject(BaseModel):
+    """The object ``repository``: what must be known before a key is. Its MAC is checked once there is one."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    format: int
+    id: str = Field(pattern=r"^[0-9a-f]{32}$")
+    chunk_size: int = Field(ge=_MIN_CHUNK, le=_MAX_CHUNK)
+    created: str = Field(max_length=64)
+    mac: str = Field(default="", max_length=64)
+
+    _check = field_validator("chunk_size")(_power_of_two)
+
+    def sign(self, keys: Keys) -> str:
+        """Return the MAC of the other fields."""
+        fields = f"{self.format}|{self.id}|{self.chunk_size}|{self.created}"
+        return keys.mac(fields.encode())
+
+
+class _Open:
+    """An open repository: its object checked, its key unlocked."""
+
+    def __init__(self, context: TargetContext, description: RepositoryObject) -> None:
+        repository = bytes.fromhex(description.id)
+        master = slots.unlock(context.transport, context.secret(), repository)
+        keys = Keys(master, repository)
+        if keys.mac_differs(description.sign(keys), description.mac):
+            raise Corrupt(f"object {REPOSITORY} of {context.alias} is not what was stored")
+        self.chunk_size = description.chunk_size
+        self.keys = keys
+        self.cache = _open_cache(context, description.id)
+        self.store = ChunkStore(context.transport, keys, context.codec, self.cache)
+
+
+class Repository:
+    """``type: repository``: chunks, packs, index and points on any transport."""
+
+    name: ClassVar[str] = "repository"
+    options: ClassVar[type[BaseModel]] = RepositoryOptions
+
+    def __init__(self, options: RepositoryOptions, context: TargetContext) -> None:
+        self._options = options
+        self._context = context
+        self._lock = threading.RLock()
+        self._described: RepositoryObject | None = None
+        self._opened: _Open | None = None
+
+    @property
+    def id(self) -> str:
+        """The repository's id."""
+        return self._describe().id
+
+    def init(self) -> None:
+        """Make a new repository. Raises `AlreadyExists`."""
+        transport = self._context.transport
+        transport.create()
+        with contextlib.suppress(NotFound):
+            self._describe()
+            raise AlreadyExists(f"target {self._context.alias} is a repository already")
+        secret = self._context.secret()
+        repository, master = os.urandom(16), os.urandom(32)
+        keys = Keys(master, repository)
+        plain = RepositoryObject(
+            format=FORMAT, id=repository.hex(), chunk_size=self._options.chunk_size, created=clock.now().isoformat()
+        )
+        signed = plain.model_copy(update={"mac": plain.sign(keys)})
+        slot = slots.wrap(master, secret, repository)
+        # The slot first: a repository that exists can be opened. Slots of a dead init open nothing and do no harm.
+        transport.put(f"{KEYS}/{os.urandom(16).hex()}", slot.model_dump_json().encode())
+        transport.put(REPOSITORY, signed.model_dump_json().encode(), if_absent=transport.can_put_if_absent)
+
+    def _describe(self) -> RepositoryObject:
+        with self._lock:
+            if self._described is None:
+                self._described = self._read_description()
+            return self._described
+
+    def _read_description(self) -> RepositoryObject:
+        alias = self._context.alias
+        try:
+            data = self._context.transport.get(REPOSITORY)
+        except NotFound as error:
+            raise NotFound(f"target {alias}: no repository there", hint=f"run `vbackup init {alias}`") from error
+        try:
+            described = RepositoryObject.model_validate_json(data)
+        except ValidationError as error:
+            newer = _format_of(data)
+            if newer is not None and newer > FORMAT:
+                described = None
+            else:
+                raise Corrupt(f"target {alias}: object {REPOSITORY} is damaged") from error
+        if described is None or described.format > FORMAT:
+            raise Unsupported(
+                f"target {alias} is a repository of a newer format than this vbackup knows ({FORMAT})",
+                hint="use a newer vbackup",
+            )
+        return described
+
+    def _open(self) -> _Open:
+        with self._lock:
+            if self._opened is None:
+                self._opened = _Open(self._context, self._describe())
+            return self._opened
+
+    @contextlib.contextmanager
+    def writer(self) -> Iterator[Writer]:
+        """Take points for the time of the context."""
+        opened = self._open()
+        session = Session(opened.store, self._context.codecs, opened.chunk_size)
+        try:
+            yield session
+        except BaseException:
+            session.close(keep=False)
+            raise
+        session.close(keep=True)
+
+    def points(self) -> list[Point]:
+        """All points that can be read, oldest first."""
+        return self._points()[0]
+
+    def damaged_points(self) -> list[Damage]:
+        """Points that are there but cannot be read."""
+        return self._points()[1]
+
+    def _points(self) -> tuple[list[Point], list[Damage]]:
+        opened = self._open()
+        return load_points(self._context.transport, opened.keys, opened.cache)
+
+    def extents(self, point: Point, disk: str) -> Iterator[Extent]:
+        """What a disk of a point holds."""
+        return self._reader(point, disk).extents()
+
+    def read(self, point: Point, disk: str, ranges: Iterable[Range]) -> Iterator[Block]:
+        """Read ranges of a disk of a point."""
+        return self._reader(point, disk).read(ranges)
+
+    def _reader(self, point: Point, key: str) -> DiskReader:
+        opened = self._open()
+        for disk in point.disks:
+            if disk.key == key:
+                return DiskReader(opened.store, opened.chunk_size, point, disk)
+        raise NotFound(f"restore point {point.machine}@{point.id[:8]} has no disk {key}")
+
+    def file(self, point: Point, name: str) -> bytes:
+        """Read a small file of a point."""
+        if name not in point.files:
+            raise NotFound(f"restore point {point.machine}@{point.id[:8]} has no file {name}")
+        return read_file(self._open().store, point, name)
+
+    def verify(self, points: Sequence[Point], progress: Callable[[int], None]) -> list[Damage]:
+        """Read and check everything that ``points`` need."""
+        opened = self._open()
+        notes = opened.store.sync()
+        verifier = Verifier(opened.store, opened.chunk_size, progress)
+        return [Damage("", "", "", 0, 0, note) for note in notes] + verifier.check(points)
+
+    def delete(self, point: Point) -> None:
+        """Delete a point's object; its chunks become garbage."""
+        self._context.transport.delete(point_key(point.id))
+
+    def close(self) -> None:
+        """Close the cache."""
+        with self._lock:
+            if self._opened is not None:
+                self._opened.cache.close()
+                self._opened = None
+
+
+def _open_cache(context: TargetContext, repository: str) -> Cache:
+    try:
+        context.cache_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return Cache(context.cache_dir / f"{repository}.sqlite")
+    except (OSError, sqlite3.Error):
+        return Cache(None)  # a read-only home: everything works, from a temporary cache that is filled each time
+
+
+def _format_of(data: bytes) -> int | None:
+    """Return the format number of an object that this version cannot parse, if it has one."""
+
+    class _Format(BaseModel):
+        format: int
+
+    try:
+        return _Format.model_validate_json(data).format
+    except ValidationError:
+        return None

@@ -1,0 +1,157 @@
+"""Transports for tests: one in memory, and one that fails or dies where it is told to."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import ClassVar
+
+from pydantic import BaseModel
+
+from vbackup.api import AlreadyExists, Finding, Level, NotFound, ObjectInfo, Options, Transport, checked_key
+from vbackup.api.hypervisor import Buffer
+
+Fault = Callable[[int, str, str], Exception | None]
+"""Called with the number of the operation (from 1), its name and the key; the exception it returns is raised."""
+
+
+class MemoryTransport:
+    """Keeps objects in a dictionary. Everything but durable."""
+
+    name: ClassVar[str] = "memory"
+    options: ClassVar[type[BaseModel]] = Options
+
+    def __init__(self, options: Options | None = None) -> None:
+        del options
+        self._objects: dict[str, bytes] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def can_put_if_absent(self) -> bool:
+        """Always: a lock sees to it."""
+        return True
+
+    def create(self) -> None:
+        """Do nothing; the place is there."""
+
+    def put(self, key: str, data: Buffer, *, if_absent: bool = False) -> None:
+        """See `Transport.put`."""
+        copy = bytes(data)
+        with self._lock:
+            if if_absent and key in self._objects:
+                raise AlreadyExists(f"object {key} is already in memory")
+            self._objects[checked_key(key)] = copy
+
+    def get(self, key: str, offset: int = 0, length: int | None = None) -> bytes:
+        """See `Transport.get`."""
+        data = self._object(key)
+        return data[offset:] if length is None else data[offset : offset + length]
+
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        """See `Transport.list`; what is put or deleted meanwhile is not seen."""
+        under = f"{checked_key(prefix)}/" if prefix else ""
+        with self._lock:
+            objects = list(self._objects.items())
+        return (ObjectInfo(key, len(data)) for key, data in objects if key == prefix or key.startswith(under))
+
+    def delete(self, key: str) -> None:
+        """See `Transport.delete`."""
+        with self._lock:
+            self._objects.pop(checked_key(key), None)
+
+    def size(self, key: str) -> int:
+        """See `Transport.size`."""
+        return len(self._object(key))
+
+    def check(self) -> Sequence[Finding]:
+        """Nothing is needed."""
+        return [Finding("memory", Level.OK, "objects are gone when the process ends")]
+
+    def close(self) -> None:
+        """Keep everything; a test may look at it."""
+
+    def _object(self, key: str) -> bytes:
+        with self._lock:
+            data = self._objects.get(checked_key(key))
+        if data is None:
+            raise NotFound(f"object {key} is not in memory")
+        return data
+
+
+class FaultyTransport:
+    """Passes everything on, and fails before or after an operation took effect.
+
+    ``fail`` is called before, ``fail_after`` after each of create, put, get, list, delete and size. They may also do
+    something else: kill the process, set an event, wait. A listing begins when its first object is asked for, and
+    ends after its last: an error of ``fail_after`` meets a reader that has seen them all.
+    """
+
+    name: ClassVar[str] = "faulty"
+    options: ClassVar[type[BaseModel]] = Options
+
+    def __init__(self, inner: Transport, fail: Fault | None = None, fail_after: Fault | None = None) -> None:
+        self.inner = inner
+        self.operations = 0
+        """How many operations were begun."""
+        self._fail = fail
+        self._fail_after = fail_after
+        self._lock = threading.Lock()
+
+    @property
+    def can_put_if_absent(self) -> bool:
+        """As the inner transport."""
+        return self.inner.can_put_if_absent
+
+    def create(self) -> None:
+        """See `Transport.create`."""
+        with self._operation("create", ""):
+            self.inner.create()
+
+    def put(self, key: str, data: Buffer, *, if_absent: bool = False) -> None:
+        """See `Transport.put`."""
+        with self._operation("put", key):
+            self.inner.put(key, data, if_absent=if_absent)
+
+    def get(self, key: str, offset: int = 0, length: int | None = None) -> bytes:
+        """See `Transport.get`."""
+        with self._operation("get", key):
+            return self.inner.get(key, offset, length)
+
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        """See `Transport.list`."""
+        with self._operation("list", prefix):
+            yield from self.inner.list(prefix)
+
+    def delete(self, key: str) -> None:
+        """See `Transport.delete`."""
+        with self._operation("delete", key):
+            self.inner.delete(key)
+
+    def size(self, key: str) -> int:
+        """See `Transport.size`."""
+        with self._operation("size", key):
+            return self.inner.size(key)
+
+    def check(self) -> Sequence[Finding]:
+        """See `Transport.check`; never fails."""
+        return self.inner.check()
+
+    def close(self) -> None:
+        """Close the inner transport."""
+        self.inner.close()
+
+    @contextmanager
+    def _operation(self, operation: str, key: str) -> Iterator[None]:
+        with self._lock:
+            self.operations += 1
+            number = self.operations
+        self._raise(self._fail, number, operation, key)
+        yield
+        self._raise(self._fail_after, number, operation, key)
+
+    @staticmethod
+    def _raise(fault: Fault | None, number: int, operation: str, key: str) -> None:
+        error = fault(number, operation, key) if fault else None
+        if error is not None:
+            raise error
