@@ -17,9 +17,9 @@ def command(state: State, target: str | None) -> None:
     with state.site() as site:
         from vbackup.jobs.init import init
 
-        aliases = init(site, target)
+        done = init(site, target)
     if state.json:
-        output.document({"initialised": aliases})
+        output.document({"done": done})
         return
-    for alias in aliases:
-        output.write(f"initialised {alias}")
+    for phrase in done:
+        output.write(phrase)

@@ -77,7 +77,7 @@ def execute(args: Sequence[str]) -> int:
     """Run ``args`` and return the exit code; everything that goes wrong has been told to the user then."""
     state = State()
     try:
-        with stop_signals(), cli.make_context("vbackup", list(args), obj=state) as context:
+        with stop_signals(state.on_stop), cli.make_context("vbackup", list(args), obj=state) as context:
             result: Any = cli.invoke(context)
             return result if isinstance(result, int) else OK
     except click.exceptions.Exit as exit_:

@@ -44,8 +44,6 @@ def command(
     start: bool,
 ) -> int:
     """Put a machine back as it was at POINT (machine@latest, machine@TIME or the beginning of an id)."""
-    if disks and (name or start):
-        raise click.UsageError("--disk writes disks only: it goes with neither --as nor --start.")
     with state.site() as site:
         from vbackup.cli.progress import Bars
         from vbackup.jobs.restore import RestoreOptions, restore

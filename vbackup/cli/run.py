@@ -41,18 +41,21 @@ def _name(result: MachineResult) -> str:
 
 
 def _print(report: RunReport) -> None:
-    rows = []
-    for result in report.results:
-        read, stored = result.point.read if result.point else 0, result.counts.stored
-        amounts = (read, result.counts.changed, stored)
-        ratio = f"{read / stored:.1f}" if stored else "-"
-        outcome = "FAILED" if result.error else str(len(result.point.warnings) if result.point else 0)
-        rows.append((_name(result), *map(output.size, amounts), ratio, output.duration(result.seconds), outcome))
     columns = ("MACHINE", "READ", "CHANGED", "STORED", "RATIO", "TIME", "WARNINGS")
-    output.table(columns, rows, numbers=frozenset(columns[1:]))
+    output.table(columns, [_row(result) for result in report.results], numbers=frozenset(columns[1:]))
     for result in report.results:
-        for warning in result.point.warnings if result.point else ():
+        for warning in result.warnings:
             output.warning(f"{_name(result)}: {warning}")
+    for phrase in report.swept:
+        output.complain(f"vbackup: left by an earlier run: {phrase}")
+
+
+def _row(result: MachineResult) -> tuple[str, ...]:
+    point = result.point
+    amounts = (point.read, point.changed, point.stored) if point else (0, 0, 0)
+    ratio = f"{amounts[0] / amounts[2]:.1f}" if amounts[2] else "-"
+    outcome = "FAILED" if result.error else str(len(result.warnings))
+    return (_name(result), *map(output.size, amounts), ratio, output.duration(result.seconds), outcome)
 
 
 def _as_json(report: RunReport) -> dict[str, Any]:
@@ -60,12 +63,13 @@ def _as_json(report: RunReport) -> dict[str, Any]:
         "event": "report",
         "failed": report.failed,
         "warnings": report.warnings,
+        "swept": list(report.swept),
         "machines": [_result_as_json(result) for result in report.results],
     }
 
 
 def _result_as_json(result: MachineResult) -> dict[str, Any]:
-    error, point, counts = result.error, result.point, result.counts
+    error, point = result.error, result.point
     return {
         "job": result.task.job,
         "hypervisor": result.task.hypervisor,
@@ -73,8 +77,9 @@ def _result_as_json(result: MachineResult) -> dict[str, Any]:
         "target": result.target,
         "point": point.id if point else None,
         "error": {"kind": error.kind, "message": error.message, "hint": error.hint} if error else None,
-        "seconds": result.seconds,
+        "seconds": round(result.seconds, 3),
         "read": point.read if point else 0,
-        **{name: getattr(counts, name) for name in ("changed", "stored", "zero", "duplicate")},
-        "warnings": list(point.warnings) if point else [],
+        "changed": point.changed if point else 0,
+        "stored": point.stored if point else 0,
+        "warnings": list(result.warnings),
     }

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from types import FrameType
-
-from vbackup.cli import output
 
 
 class Stopped(KeyboardInterrupt):
@@ -25,8 +24,11 @@ class Stopped(KeyboardInterrupt):
 
 
 @contextmanager
-def stop_signals() -> Iterator[None]:
-    """Raise `Stopped` in the main thread on the first signal; a second one must not cut the undoing short."""
+def stop_signals(on_stop: Sequence[Callable[[], None]]) -> Iterator[None]:
+    """On the first signal call ``on_stop`` and raise `Stopped` in the main thread.
+
+    Later signals are only answered: they must not cut the undoing short.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -35,9 +37,11 @@ def stop_signals() -> Iterator[None]:
     def handle(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
         seen.append(number)
         if len(seen) > 1:
-            output.complain("vbackup: still undoing what was begun")
+            _say("still undoing what was begun")
             return
-        output.complain("vbackup: stopping; undoing what was begun")
+        _say("stopping; undoing what was begun")
+        for stop in on_stop:  # in a thread: what it locks may be held by the very code that the signal came upon
+            threading.Thread(target=stop).start()
         raise Stopped(number)
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -46,3 +50,9 @@ def stop_signals() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _say(text: str) -> None:
+    # Not through the stream: the signal may have come while it was being written to.
+    with suppress(OSError):
+        os.write(2, f"vbackup: {text}\n".encode())

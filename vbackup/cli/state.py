@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -23,6 +23,8 @@ class State:
 
     config: Path | None = None
     json: bool = False
+    on_stop: list[Callable[[], None]] = field(default_factory=list)
+    """What makes threads end their work: called, from a thread, when we are asked to stop."""
 
     def registry(self) -> Registry:
         """Load the plugins. Raises: `PluginError`."""
@@ -38,6 +40,7 @@ class State:
 
         registry = registry or self.registry()
         with Site(load(find(self.config), registry), registry) as site:
+            self.on_stop.append(site.stop.set)
             yield site
 
 

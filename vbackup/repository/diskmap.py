@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from vbackup.api import Corrupt, Extent, Kind
+from vbackup.api import Corrupt, Extent, Kind, PluginError
 from vbackup.repository.layout import FANOUT, ID_SIZE, ZERO_ID
 
 SAMPLES = 64
@@ -163,7 +163,7 @@ class MapBuilder:
     def unchanged(self, chunks: int) -> None:
         """Add chunks as the base has them, which must have them."""
         if self._base is None or self._position + chunks > self._same_until():
-            raise ValueError("nothing is known of what was there before")
+            raise PluginError("a disk was called unchanged where the restore point before has nothing to compare with")
         self._skip(chunks, self._base_id, None)
 
     def finish(self) -> bytes:

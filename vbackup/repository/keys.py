@@ -13,12 +13,13 @@ from typing import Literal
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
-from pydantic import Base64Bytes, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from vbackup.api import Corrupt, NotFound, Transport, WrongKey
 from vbackup.repository.layout import KEYS
 
 KEY_FILE_PREFIX = b"VBACKUP-KEY-1:"
+_PURPOSE = b"vbackup 1 slot"
 
 
 class Argon2(BaseModel):
@@ -40,9 +41,9 @@ class Slot(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     type: Literal["passphrase", "key-file"]
     argon2id: Argon2
-    salt: Base64Bytes = Field(min_length=16, max_length=64)
-    nonce: Base64Bytes = Field(min_length=12, max_length=12)
-    wrapped: Base64Bytes = Field(min_length=48, max_length=48)
+    salt: str = Field(pattern=r"^[0-9a-f]{32}$")
+    nonce: str = Field(pattern=r"^[0-9a-f]{24}$")
+    wrapped: str = Field(pattern=r"^[0-9a-f]{96}$")
 
 
 def new_key_file() -> bytes:
@@ -55,9 +56,13 @@ def wrap(master: bytes, secret: bytes, repository: bytes) -> Slot:
     is_file = secret.startswith(KEY_FILE_PREFIX)
     parameters = KEY_FILE if is_file else PASSPHRASE
     salt, nonce = os.urandom(16), os.urandom(12)
-    sealed = AESGCM(_stretch(secret, salt, parameters)).encrypt(nonce, master, b"vbackup 1 slot" + repository)
-    return Slot.model_construct(
-        type="key-file" if is_file else "passphrase", argon2id=parameters, salt=salt, nonce=nonce, wrapped=sealed
+    sealed = AESGCM(_stretch(secret, salt, parameters)).encrypt(nonce, master, _PURPOSE + repository)
+    return Slot(
+        type="key-file" if is_file else "passphrase",
+        argon2id=parameters,
+        salt=salt.hex(),
+        nonce=nonce.hex(),
+        wrapped=sealed.hex(),
     )
 
 
@@ -77,8 +82,8 @@ def unlock(transport: Transport, secret: bytes, repository: bytes) -> bytes:
             broken.append(info.key)
             continue
         try:
-            key = AESGCM(_stretch(secret, slot.salt, slot.argon2id))
-            return key.decrypt(slot.nonce, slot.wrapped, b"vbackup 1 slot" + repository)
+            key = AESGCM(_stretch(secret, bytes.fromhex(slot.salt), slot.argon2id))
+            return key.decrypt(bytes.fromhex(slot.nonce), bytes.fromhex(slot.wrapped), _PURPOSE + repository)
         except InvalidTag:
             continue
     if not seen:
