@@ -135,8 +135,14 @@ class Writer(Protocol):
     def block_size(self) -> int:
         """What `DiskWriter` calls are aligned to, in bytes."""
 
+    def base_problem(self, base: PointDisk) -> str | None:
+        """Why nothing can be built on ``base``, as a phrase; None if it is whole. Cheap while the store is healthy."""
+
     def disk(self, size: int, base: PointDisk | None) -> DiskWriter:
-        """Begin a disk of ``size`` bytes; ``base`` is the same disk in the machine's point before, if any."""
+        """Begin a disk of ``size`` bytes; ``base`` is the same disk in the machine's point before, if any.
+
+        What a writer raises as `Corrupt` is about the base: without one it cannot happen.
+        """
 
     def file(self, data: bytes) -> dict[str, Any]:
         """Keep a small file; the result goes to `Point.files`."""

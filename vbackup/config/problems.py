@@ -87,13 +87,13 @@ def _path(data: Any, loc: Iterable[str | int]) -> Path_:
 
 
 def _place(document: Document, path: Path_) -> Place:
-    """Return where the value at ``path`` stands; of a mapping or list, where its own key stands."""
+    """Return where the value at ``path`` stands; of a mapping, a list or nothing, where its own key stands."""
     while path not in document.values:
         path = path[:-1]
     value: Any = document.data
     for part in path:
         value = value[part]
-    if isinstance(value, dict | list) and path in document.keys:
+    if isinstance(value, dict | list | None) and path in document.keys:
         return document.keys[path]
     return document.values[path]
 

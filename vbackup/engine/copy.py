@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from vbackup.api import (
+    Corrupt,
     DiskProgress,
     DiskWriter,
     Extent,
@@ -62,18 +63,23 @@ class DiskCopy:
 
     def run(self) -> PointDisk:
         """Copy the disk; return what the restore point says of it."""
-        reason = self.source.full_reason or (NO_BASE if self.base is None else None)
-        if reason is None:
-            try:
-                return self._copy(None)
-            except _TrackingLied:
-                reason = LIED
-        return self._copy(reason)
+        reason = self.source.full_reason
+        if self.base is None:
+            return self._copy(reason or NO_BASE, None)
+        problem = self.writer.base_problem(self.base)
+        if problem is not None:
+            return self._copy(problem, None)
+        try:
+            return self._copy(reason, self.base)
+        except _TrackingLied:
+            return self._copy(LIED, self.base)
+        except Corrupt as error:
+            return self._copy(f"the restore point before is damaged: {error.message}", None)
 
-    def _copy(self, full_reason: str | None) -> PointDisk:
+    def _copy(self, full_reason: str | None, base: PointDisk | None) -> PointDisk:
         already_read = self._counts.read
         self._counts = _Counts(read=already_read)
-        disk = self.writer.disk(self.source.size, self.base)
+        disk = self.writer.disk(self.source.size, base)
         extents = align(self.source.extents(full=full_reason is not None), self.writer.block_size, self.source.size)
         steps = _Steps(self, disk, extents)
         for block in self.source.read(steps.ranges()):
@@ -85,7 +91,7 @@ class DiskCopy:
         content, counts = disk.finish()
         self._next_report = 0.0
         self._progress(disk)
-        samples = counts.samples or (self.base.samples if self.base and self.base.size == self.source.size else ())
+        samples = counts.samples or (base.samples if base and base.size == self.source.size else ())
         return PointDisk(
             key=self.source.key, size=self.source.size, format=self.disk_format, content=content,
             full_reason=full_reason, read=self._counts.read, changed=counts.changed, stored=counts.stored,

@@ -20,8 +20,8 @@ _VERSION = 1
 _SCHEMA = """
 CREATE TABLE objects (name TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE packs (number INTEGER PRIMARY KEY, name BLOB UNIQUE NOT NULL, header BLOB NOT NULL);
-CREATE TABLE chunks (id BLOB PRIMARY KEY, pack INTEGER NOT NULL, kind INTEGER NOT NULL, start INTEGER NOT NULL,
-                     length INTEGER NOT NULL, size INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE chunks (id BLOB NOT NULL, pack INTEGER NOT NULL, kind INTEGER NOT NULL, start INTEGER NOT NULL,
+                     length INTEGER NOT NULL, size INTEGER NOT NULL, PRIMARY KEY (id, pack)) WITHOUT ROWID;
 CREATE TABLE points (id TEXT PRIMARY KEY, sealed BLOB NOT NULL) WITHOUT ROWID;
 """
 _BATCH = 256
@@ -80,7 +80,7 @@ class Cache:
             return {row[0] for row in self._db.execute("SELECT name FROM packs")}
 
     def add(self, source: str, packs: Iterable[Pack]) -> None:
-        """Add what the object ``source`` says of ``packs``, all or nothing. The first place of a chunk stays."""
+        """Add what the object ``source`` says of ``packs``, all or nothing. A chunk may be in several packs."""
         with self._lock, _transaction(self._db):
             for pack in packs:
                 number = self._number(pack)
@@ -93,14 +93,12 @@ class Cache:
         number: int = self._db.execute("SELECT number FROM packs WHERE name = ?", (pack.name,)).fetchone()[0]
         return number
 
-    def drop_packs(self, names: Collection[bytes]) -> None:
-        """Forget packs and all chunks that were said to be in them."""
+    def forget_chunks(self, packs: Collection[bytes]) -> None:
+        """Forget all chunks that were said to be in ``packs``; the packs stay known, so that they stay missed."""
         with self._lock, _transaction(self._db):
-            for name in names:
-                row = self._db.execute("SELECT number FROM packs WHERE name = ?", (name,)).fetchone()
-                if row:
-                    self._db.execute("DELETE FROM chunks WHERE pack = ?", row)
-                    self._db.execute("DELETE FROM packs WHERE number = ?", row)
+            for name in packs:
+                number = "(SELECT number FROM packs WHERE name = ?)"
+                self._db.execute(f"DELETE FROM chunks WHERE pack = {number}", (name,))  # noqa: S608
 
     def clear(self) -> None:
         """Forget all chunks and packs; points stay (they are sealed)."""

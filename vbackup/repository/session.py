@@ -13,10 +13,10 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-from vbackup.api import Buffer, Codec, Interrupted, Point, PointDisk, VBackupError
+from vbackup.api import Buffer, Codec, Corrupt, Interrupted, Point, PointDisk, VBackupError
 from vbackup.repository.budget import ByteBudget
 from vbackup.repository.diskmap import DiskMap, Shape
-from vbackup.repository.diskwriter import RepositoryDiskWriter
+from vbackup.repository.diskwriter import RepositoryDiskWriter, base_map
 from vbackup.repository.index import write_index
 from vbackup.repository.layout import INDEX_ENTRIES, PACK_SIZE, pack_key
 from vbackup.repository.packs import Pack, PackBuilder
@@ -27,6 +27,7 @@ from vbackup.repository.store import ChunkStore
 _IN_FLIGHT = 48 << 20
 """Plain bytes that all disks of a session together have under way."""
 _UPLOADS = 2
+_LOOKUP = 4096  # chunks
 
 
 class Session:
@@ -61,12 +62,31 @@ class Session:
         """What was damaged or missing in the store when the session began."""
         return self._notes
 
+    def base_problem(self, base: PointDisk) -> str | None:
+        """Say whether a disk's chunks are all there; they are looked for only when packs are missing."""
+        try:
+            tree = self._tree(base)
+            if self._store.packs_missing:
+                lost = sum(self._unknown(tree, first, end) for first, end, data in tree.runs() if data)
+                if lost:
+                    return f"the restore point before lacks {lost} chunks, whose packs are missing from the store"
+        except Corrupt as error:
+            return f"the restore point before is damaged: {error.message}"
+        return None
+
+    def _unknown(self, tree: DiskMap, first: int, end: int) -> int:
+        lost = 0
+        for start in range(first, end, _LOOKUP):
+            ids = list(set(tree.ids(start, min(start + _LOOKUP, end))))
+            lost += len(ids) - len(self._store.cache.known(ids))
+        return lost
+
+    def _tree(self, disk: PointDisk) -> DiskMap:
+        return DiskMap(Shape(disk.size, self._chunk_size), base_map(disk.content), self._load_node)
+
     def disk(self, size: int, base: PointDisk | None) -> RepositoryDiskWriter:
         """Begin a disk."""
-        before = None
-        if base is not None:
-            shape = Shape(base.size, self._chunk_size)
-            before = DiskMap(shape, bytes.fromhex(base.content["map"]), self._load_node)
+        before = None if base is None else self._tree(base)
         return RepositoryDiskWriter(self, Shape(size, self._chunk_size), before)
 
     def file(self, data: bytes) -> dict[str, Any]:

@@ -32,6 +32,8 @@ class ChunkStore:
         self._lock = threading.Lock()
         self._synced = False
         self._rebuilt = False
+        self.packs_missing = False
+        """Whether an index names packs that the store has not; known after ``sync(adopt=True)``."""
 
     def sync(self, *, adopt: bool = False) -> list[str]:
         """Bring the cache up to the stored index; return what was damaged or missing and how it was healed.
@@ -67,8 +69,10 @@ class ChunkStore:
         listed = {name for name in names if name is not None}
         known = self.cache.packs()
         notes = []
-        if gone := known - listed:
-            self.cache.drop_packs(gone)
+        gone = known - listed
+        self.packs_missing = bool(gone)
+        if gone:
+            self.cache.forget_chunks(gone)
             some = ", ".join(pack_key(name) for name in sorted(gone)[:3])
             notes.append(f"{len(gone)} packs are missing from the store ({some} ...): run `vbackup verify`")
         for name in sorted(listed - known):

@@ -43,7 +43,7 @@ class RetryingTransport:
         *,
         clock: Callable[[], float] = time.monotonic,
         wait: Callable[[float], bool] | None = None,
-        shorten: Callable[[float, float], float] = random.SystemRandom().uniform,
+        shorten: Callable[[float, float], float] = random.uniform,
     ) -> None:
         """Wrap ``inner``; ``wait`` takes seconds and returns whether to give up, ``shorten`` picks from a range."""
         self.inner = inner
@@ -107,7 +107,7 @@ class RetryingTransport:
     def _holds(self, key: str, data: Buffer) -> bool:
         view = memoryview(data).cast("B")
         try:
-            return self.inner.size(key) == len(view) and memoryview(self.inner.get(key)) == view
+            return memoryview(self.inner.get(key, 0, len(view) + 1)) == view
         except NotFound:
             return False
 
