@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 
-from vbackup.api import AccessDenied, AlreadyExists, ConfigError, NotFound
+from vbackup.api import AccessDenied, AlreadyExists, ConfigError
+from vbackup.config import SecretRef
 from vbackup.jobs.site import Site
 from vbackup.repository.keys import new_key_file
 
@@ -22,29 +24,27 @@ def init(site: Site, target: str | None) -> list[str]:
     done: list[str] = []
     present: AlreadyExists | None = None
     for alias in aliases:
-        made = site.target(alias)  # complains of unknown names before a key file is made
-        key_file = site.config.targets[alias].key.file
-        if key_file is not None and not key_file.exists():
-            if _initialised(site, alias):
-                raise NotFound(f"target {alias} exists, but its key file {key_file} does not", hint="put it back")
-            _make_key_file(key_file)
-            done.append(f"made key file {key_file}: keep a copy elsewhere, without it nothing can be restored")
+        site.target(alias)  # complains of an unknown name
+        new = site.make_target(alias, partial(_key, site.config.targets[alias].key, done))
         try:
-            made.init()
+            new.init()
+            done.append(f"target {alias} is ready (id {new.id})")
         except AlreadyExists as error:
             present = error
-            continue
-        done.append(f"target {alias} is ready (id {made.id})")
+        finally:
+            new.close()
     if not done and present is not None:
         raise present
     return done
 
 
-def _initialised(site: Site, alias: str) -> bool:
-    try:
-        return bool(site.target(alias).id)
-    except NotFound:
-        return False
+def _key(reference: SecretRef, done: list[str]) -> bytes:
+    """Asked for only when a target is really being made: no key file appears beside a repository that has one."""
+    path = reference.file
+    if path is not None and not path.exists():
+        _make_key_file(path)
+        done.append(f"made key file {path}: keep a copy elsewhere, without it nothing can be restored")
+    return reference.resolve()
 
 
 def _make_key_file(path: Path) -> None:

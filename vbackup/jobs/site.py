@@ -106,13 +106,17 @@ class Site:
         return RetryingTransport(self.registry.transports[entry.type](entry), STORE_DEADLINE)
 
     def _new_target(self, alias: str) -> Target:
+        return self.make_target(alias, self.config.targets[alias].key.resolve)
+
+    def make_target(self, alias: str, secret: Callable[[], bytes]) -> Target:
+        """Return a new instance of a configured target that gets its key from ``secret``."""
         entry = self.config.targets[alias]
         context = TargetContext(
             alias=alias,
             transport=self.transport(entry.transport),
             codecs=tuple(self.registry.codecs[codec.type](codec) for codec in entry.codecs),
             codec=self._codec,
-            secret=entry.key.resolve,
+            secret=secret,
             cache_dir=self._cache_dir,
         )
         return self.registry.targets[entry.type](entry, context)
