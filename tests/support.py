@@ -9,7 +9,7 @@ from pathlib import Path
 from vbackup_aead.codecs import Aes256Gcm
 from vbackup_zstd.codec import Zstd
 
-from vbackup.api import Codec, MachineRef, NotFound, Point, Quiesce, RestoreRequest, Target, TargetContext, Transport
+from vbackup.api import Codec, Hypervisor, MachineRef, NotFound, Point, Quiesce, RestoreRequest, Target, TargetContext, Transport
 from vbackup.engine.backup import BackUp
 from vbackup.engine.restore import Restore
 from vbackup.repository.keys import KEY_FILE_PREFIX
@@ -33,7 +33,7 @@ def repository(
     return Repository(RepositoryOptions(chunk_size=chunk_size), context)
 
 
-def back_up(target: Target, hypervisor: FakeHypervisor, name: str, *, stop: threading.Event | None = None) -> Point:
+def back_up(target: Target, hypervisor: Hypervisor, name: str, *, stop: threading.Event | None = None) -> Point:
     """Make one point, as a job does."""
     machine = next((m for m in hypervisor.machines() if m.name == name), MachineRef(name, name, running=False))
     points = [p for p in target.points() if p.description.id == machine.id]
