@@ -1,0 +1,188 @@
+"""A capture of images that nobody writes to: QEMU's locks keep them as they are while they are served."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from vbackup_qemu import image
+from vbackup_qemu.host import Host, translated
+from vbackup_qemu.image import ImageInfo
+from vbackup_qemu.nbd import ALLOCATION, NbdClient, bitmap_context
+from vbackup_qemu.server import serve
+from vbackup_qemu.source import NbdDisk
+
+from vbackup.api import (
+    AccessDenied,
+    Busy,
+    CaptureLost,
+    CaptureRequest,
+    DiskDescription,
+    MachineDescription,
+    Marker,
+    NoSpace,
+    SourceDisk,
+    Unsupported,
+    VBackupError,
+)
+from vbackup.api.clock import now
+from vbackup_image import tracking
+from vbackup_image.options import Image
+from vbackup_image.tracking import DiskMarker
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """An image that is about to be served: ``old`` is the bitmap to read, ``new`` the one that was added."""
+
+    key: str
+    image: Image
+    info: ImageInfo
+    old: str | None
+    full_reason: str | None
+    new: str | None
+
+
+class ImageCapture:
+    """A `Capture`: everything in it is served from one moment on."""
+
+    quiesced = False
+    files: Mapping[str, bytes] = {}
+
+    def __init__(self, machine: MachineDescription, notes: Sequence[str]) -> None:
+        self.machine = machine
+        self.notes = notes
+        self.time: datetime = now()
+        self.disks: Sequence[SourceDisk] = ()
+        self.marker: Marker | None = None
+        self.committed = False
+        self._open: list[tuple[Path, NbdClient, object]] = []
+
+    def opened(self, path: Path, client: NbdClient) -> None:
+        """Take note of an image that is being served from now on."""
+        self._open.append((path, client, _trace(path)))
+
+    def check(self) -> None:
+        """See `Capture.check`: every server is the one that we began with, and no file was written to."""
+        for path, client, before in self._open:
+            if client.size:
+                next(client.status(ALLOCATION, 0, 512))
+            if _trace(path) != before:
+                raise CaptureLost(f"{path} was written to while it was read", hint="by something other than QEMU")
+
+
+def _trace(path: Path) -> object:
+    with translated(f"looking at {path}"):
+        status = path.stat()
+    return None if stat.S_ISBLK(status.st_mode) else (status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+class Captures:
+    """Makes captures of one owner's machine; see `Hypervisor.capture`."""
+
+    def __init__(self, host: Host, name: str, images: Sequence[Image], request: CaptureRequest) -> None:
+        self._host = host
+        self._name = name
+        self._images = {f"disk{index}": item for index, item in enumerate(images)}
+        self._request = request
+        self._since = tracking.from_marker(request.since, request.owner)
+
+    @contextmanager
+    def hold(self, sockets: Path) -> Iterator[ImageCapture]:
+        """Hold a capture open; the new bitmaps stay only if the context is left in order, or it was committed."""
+        prepared: list[Prepared] = []
+        capture: ImageCapture | None = None
+        try:
+            with ExitStack() as stack:
+                capture = self._open(stack, sockets, prepared)
+                yield capture
+        except BaseException:
+            if capture is None or not capture.committed:
+                self._abandon(prepared)
+            raise
+        finally:
+            if capture is not None and capture.committed and capture.marker is not None:
+                keep_only(self._host, self._images, self._request.owner, capture.marker)
+
+    def _open(self, stack: ExitStack, sockets: Path, prepared: list[Prepared]) -> ImageCapture:
+        infos = {key: self._look(key) for key in self._images}
+        notes = [f"{key} was left out, as asked" for key in self._images if key in self._request.exclude]
+        for key, info in infos.items():
+            if key not in self._request.exclude:
+                prepared.append(self._prepare(key, info, notes))
+        capture = ImageCapture(self._describe(infos), notes)
+        capture.disks = [self._serve(stack, sockets, capture, disk) for disk in prepared]
+        capture.time = now()
+        capture.marker = tracking.to_marker(
+            {d.key: DiskMarker(bitmap=d.new, size=d.info.virtual_size) for d in prepared if d.new is not None}
+        )
+        return capture
+
+    def _look(self, key: str) -> ImageInfo:
+        item = self._images[key]
+        excluded = key in self._request.exclude
+        info = image.info(self._host, item.path, item.format, force_share=excluded)
+        if info.encrypted and not excluded:
+            raise Unsupported(f"{self._name}: {item.path} is encrypted; it cannot be read without its key")
+        return info
+
+    def _prepare(self, key: str, info: ImageInfo, notes: list[str]) -> Prepared:
+        """Add the new bitmap, and see whether the old one can be used."""
+        item, since = self._images[key], self._since.get(key)
+        cannot = tracking.untrackable(item.path, info)
+        new = None
+        if cannot is None:
+            new = tracking.new_name(self._request.owner)
+            try:
+                keep = {since.bitmap} if since is not None else set()
+                tracking.tidy(self._host, item.path, self._request.owner, keep)
+                image.add_bitmap(self._host, item.path, new)
+            except (AccessDenied, NoSpace) as error:
+                new, cannot = None, f"no bitmap can be added: {error.message}"
+                notes.append(f"{key} will be read in full next time: {cannot}")
+        reason = tracking.unusable(info, since)
+        old = since.bitmap if since is not None and reason is None else None
+        return Prepared(key, item, info, old, cannot if reason and cannot else reason, new)
+
+    def _serve(self, stack: ExitStack, sockets: Path, capture: ImageCapture, disk: Prepared) -> SourceDisk:
+        item = disk.image
+        served = serve(self._host, item.path, item.format, bitmap=disk.old, sockets=sockets)
+        contexts = (ALLOCATION, bitmap_context(disk.old)) if disk.old else (ALLOCATION,)
+        label = f"{self._name}/{disk.key}"
+        client = stack.enter_context(NbdClient(stack.enter_context(served), contexts=contexts, label=label))
+        capture.opened(item.path, client)
+        if client.size != disk.info.virtual_size:
+            raise CaptureLost(f"{item.path} was resized from {disk.info.virtual_size} to {client.size} bytes just now")
+        return NbdDisk(disk.key, client, bitmap=disk.old, full_reason=disk.full_reason)
+
+    def _describe(self, infos: Mapping[str, ImageInfo]) -> MachineDescription:
+        disks = tuple(
+            DiskDescription(
+                key=key, size=info.virtual_size, format=info.format, source=os.fspath(self._images[key].path)
+            )
+            for key, info in infos.items()
+        )
+        return MachineDescription(name=self._name, id=self._name, disks=disks)
+
+    def _abandon(self, prepared: Sequence[Prepared]) -> None:
+        for disk in prepared:
+            if disk.new is not None:
+                with suppress(VBackupError):  # what went wrong before counts; the next capture removes this bitmap
+                    image.remove_bitmap(self._host, disk.image.path, disk.new)
+
+
+def keep_only(host: Host, images: Mapping[str, Image], owner: str, marker: Marker) -> None:
+    """Remove the bitmaps of this owner that ``marker`` does not name.
+
+    Where a machine runs by now they stay, until the next capture removes them.
+    """
+    for key, disk in tracking.from_marker(marker, owner).items():
+        item = images.get(key)
+        if item is not None:
+            with suppress(Busy):
+                tracking.tidy(host, item.path, owner, {disk.bitmap})
