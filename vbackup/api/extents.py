@@ -94,6 +94,8 @@ def overlay(upper: Iterable[Extent], lower: Iterable[Extent], size: int) -> Iter
             stop = min(low.end, up.end)
             yield Extent(position, stop - position, low.kind)
             position = stop
+    for _ in lowers:  # only cover() knows whether anything follows that must not
+        pass
 
 
 def align(extents: Iterable[Extent], block: int, size: int) -> Iterator[Extent]:
