@@ -93,6 +93,11 @@ class Cache:
         number: int = self._db.execute("SELECT number FROM packs WHERE name = ?", (pack.name,)).fetchone()[0]
         return number
 
+    def settle(self, sources: Collection[str]) -> None:
+        """Drop the names of adopted packs that an index lists by now."""
+        with self._lock, _transaction(self._db):
+            self._db.executemany("DELETE FROM objects WHERE name = ?", [(name,) for name in sources])
+
     def forget_chunks(self, packs: Collection[bytes]) -> None:
         """Forget all chunks that were said to be in ``packs``; the packs stay known, so that they stay missed."""
         with self._lock, _transaction(self._db):

@@ -48,9 +48,10 @@ class Session:
         self._claimed: set[bytes] = set()  # claimed, not yet in a pack
         self._packed: set[bytes] = set()  # in a pack, not yet in the cache
         self._outstanding: set[PackBuilder] = set()  # full, not yet stored
-        self._unlisted: list[Pack] = []
+        synced = store.sync(adopt=True)
+        self._unlisted = synced.adopted  # stored, not yet in an index object
+        self._notes = tuple(synced.notes)
         self._failure: BaseException | None = None
-        self._notes = tuple(store.sync(adopt=True))
 
     @property
     def block_size(self) -> int:
@@ -188,6 +189,7 @@ class Session:
         key, sealed = write_index(self._store.keys, packs)
         self._store.transport.put(key, sealed)
         self._store.cache.add(key, packs)
+        self._store.cache.settle([pack_key(pack.name) for pack in packs])
         with self._lock:
             for pack in packs:
                 self._packed.difference_update(entry.id for entry in pack.entries)

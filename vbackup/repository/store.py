@@ -5,19 +5,27 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 from vbackup.api import Codec, Corrupt, NotFound, Transport
 from vbackup.repository.cache import Cache, Location
 from vbackup.repository.chunks import Chain, Chains
 from vbackup.repository.index import read_index
 from vbackup.repository.layout import INDEX, PACKS, pack_key, pack_name
-from vbackup.repository.packs import Header, parse_header, read_pack
+from vbackup.repository.packs import Header, Pack, parse_header, read_pack
 from vbackup.repository.sealing import ChunkKind, Keys
 
 log = logging.getLogger(__name__)
 
 _GAP = 64 << 10
 """Blobs of one pack that are no further apart than this are fetched with one request."""
+
+
+class Synced(NamedTuple):
+    """What was damaged or missing in the store and how it was healed; packs that no index lists."""
+
+    notes: list[str]
+    adopted: list[Pack]
 
 
 class ChunkStore:
@@ -35,8 +43,8 @@ class ChunkStore:
         self.packs_missing = False
         """Whether an index names packs that the store has not; known after ``sync(adopt=True)``."""
 
-    def sync(self, *, adopt: bool = False) -> list[str]:
-        """Bring the cache up to the stored index; return what was damaged or missing and how it was healed.
+    def sync(self, *, adopt: bool = False) -> Synced:
+        """Bring the cache up to the stored index.
 
         An index object that is damaged is replaced by the footers of the packs that no other one lists; with
         ``adopt`` that is done for all such packs, so that what a dead run stored is found again.
@@ -44,14 +52,17 @@ class ChunkStore:
         with self._lock:
             self._synced = True
             notes = self._load_index()
+            adopted: list[Pack] = []
             if notes or adopt:
-                notes += self._match_packs()
+                more, adopted = self._match_packs()
+                notes += more
             for note in notes:
                 log.warning("%s", note)
-            return notes
+            return Synced(notes, adopted)
 
     def _load_index(self) -> list[str]:
-        cached, listed = self.cache.objects(), {info.key for info in self.transport.list(INDEX)}
+        listed = {info.key for info in self.transport.list(INDEX)}
+        cached = {key for key in self.cache.objects() if key.startswith(f"{INDEX}/")}
         if cached - listed:
             self.cache.clear()
             cached = set()
@@ -63,26 +74,28 @@ class ChunkStore:
                 notes.append(f"{error.message}; its packs' own lists were read instead")
         return notes
 
-    def _match_packs(self) -> list[str]:
-        """Trust nothing about packs that are gone; read the footers of packs that no index knows."""
+    def _match_packs(self) -> tuple[list[str], list[Pack]]:
+        """Trust nothing about packs that are gone; read the footers of packs that no index knows, and return those."""
         names = (pack_name(info.key) for info in self.transport.list(PACKS))
         listed = {name for name in names if name is not None}
-        known = self.cache.packs()
-        notes = []
+        known = self.cache.packs() - {pack_name(key) for key in self.cache.objects()}
+        notes: list[str] = []
         gone = known - listed
         self.packs_missing = bool(gone)
         if gone:
             self.cache.forget_chunks(gone)
             some = ", ".join(pack_key(name) for name in sorted(gone)[:3])
             notes.append(f"{len(gone)} packs are missing from the store ({some} ...): run `vbackup verify`")
+        adopted: list[Pack] = []
         for name in sorted(listed - known):
             try:
-                self.cache.add(pack_key(name), [read_pack(self.transport, self.keys, name)])
+                adopted.append(read_pack(self.transport, self.keys, name))
+                self.cache.add(pack_key(name), adopted[-1:])
             except Corrupt as error:
                 notes.append(f"{error.message}; it was left out")
             except NotFound:
                 log.debug("pack %s went away while it was read", name.hex())
-        return notes
+        return notes, adopted
 
     def locate(self, ids: Sequence[bytes]) -> Mapping[bytes, Location]:
         """Return where chunks are; those that are nowhere are left out."""

@@ -206,7 +206,7 @@ class Repository:
     def verify(self, points: Sequence[Point], progress: Callable[[int], None]) -> list[Damage]:
         """Read and check everything that ``points`` need."""
         opened = self._open()
-        notes = opened.store.sync()
+        notes = opened.store.sync().notes
         verifier = Verifier(opened.store, opened.chunk_size, progress)
         return [Damage("", "", "", 0, 0, note) for note in notes] + verifier.check(points)
 

@@ -1,0 +1,122 @@
+"""Runs vbackup commands that die, by SIGKILL, at the n-th operation of a kind.
+
+A server: it imports everything once and forks for each command, so that a loop over every n is affordable. One JSON
+request a line, ``{"argv": [...], "kind": "store"|"hypervisor", "die_at": n}`` (0: never), one JSON answer a line,
+``{"status": exit code or -signal, "operations": n or null, "output": text}``. Each operation counts twice: before and
+after it takes effect.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+import os
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import libvirt
+import libvirt_qemu
+from vbackup_local.transport import Local
+from vbackup_qemu.host import LocalHost
+
+from vbackup.cli.main import main
+
+STORE = ("put", "get", "list", "delete", "size", "create")
+HOST = ("run", "spawn", "make_private_dir", "remove_tree", "write_file", "read_file")
+
+
+class Counter:
+    """Counts operations and dies at one of them."""
+
+    def __init__(self, die_at: int) -> None:
+        self.count = 0
+        self._die_at = die_at
+        self._lock = threading.Lock()
+
+    def tick(self) -> None:
+        with self._lock:
+            self.count += 1
+            if self.count == self._die_at:
+                os.kill(os.getpid(), signal.SIGKILL)
+                signal.pause()  # the signal is on its way; nothing more may happen
+
+    def around(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        if inspect.isgeneratorfunction(function):
+
+            @functools.wraps(function)
+            def listed(*args: Any, **kwargs: Any) -> Iterator[Any]:
+                self.tick()
+                yield from function(*args, **kwargs)
+                self.tick()
+
+            return listed
+
+        @functools.wraps(function)
+        def called(*args: Any, **kwargs: Any) -> Any:
+            self.tick()
+            result = function(*args, **kwargs)
+            self.tick()
+            return result
+
+        return called
+
+    def watch(self, kind: str) -> None:
+        """Count what calls of ``kind`` are made from now on."""
+        if kind == "store":
+            self._wrap(Local, STORE)
+            return
+        self._wrap(LocalHost, HOST)
+        for cls in (libvirt.virConnect, libvirt.virDomain, libvirt.virDomainCheckpoint):
+            self._wrap(cls, [name for name in vars(cls) if not name.startswith("_") and callable(vars(cls)[name])])
+        self._wrap(libvirt, ["open", "openAuth"])
+        self._wrap(libvirt_qemu, ["qemuMonitorCommand"])
+
+    def _wrap(self, owner: Any, names: Any) -> None:
+        for name in names:
+            if hasattr(owner, name):
+                setattr(owner, name, self.around(getattr(owner, name)))
+
+
+def perform(request: dict[str, Any], output: int, operations: int) -> None:
+    """In the child: run the command, write how many operations there were, and end."""
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    counter = Counter(request["die_at"])
+    counter.watch(request["kind"])
+    sys.argv = ["vbackup", *request["argv"]]
+    status = 1
+    try:
+        main()
+        status = 0
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else int(bool(end.code))
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os.write(operations, str(counter.count).encode())
+        os._exit(status)
+
+
+def serve() -> None:
+    """Answer requests until there are no more."""
+    for line in sys.stdin:
+        request = json.loads(line)
+        with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as operations:
+            child = os.fork()
+            if child == 0:
+                perform(request, output.fileno(), operations.fileno())
+            status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+            output.seek(0)
+            operations.seek(0)
+            answer = {"status": status, "output": output.read().decode(errors="replace")}
+            count = operations.read()
+            print(json.dumps(answer | {"operations": int(count) if count else None}), flush=True)
+
+
+if __name__ == "__main__":
+    serve()
