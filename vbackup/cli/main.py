@@ -96,7 +96,7 @@ def _usage(error: click.UsageError, *, as_json: bool) -> int:
         error.show()
         return USAGE
     if as_json:
-        output.document({"error": {"kind": "usage", "message": error.format_message(), "hint": ""}})
+        output.document({"error": {"kind": "usage", "message": error.format_message(), "hint": ""}}, indent=None)
     if error.ctx is not None:
         output.complain(error.ctx.get_usage())
     output.error(error.format_message())
@@ -122,5 +122,5 @@ def _failed(error: Exception, state: State) -> int:
 
 def _tell(state: State, kind: str, message: str, hint: str) -> None:
     if state.json:
-        output.document({"error": {"kind": kind, "message": message, "hint": hint}})
+        output.document({"error": {"kind": kind, "message": message, "hint": hint}}, indent=None)
     output.error(message, hint)

@@ -38,7 +38,7 @@ def complain(text: str) -> None:
 
 def error(message: str, hint: str = "") -> None:
     """Print an error and what to do about it to stderr; each line of ``message`` is an error of its own."""
-    for line in message.splitlines() or [""]:
+    for line in message.split("\n"):
         complain(f"vbackup: error: {line}")
     if hint:
         complain(f"hint: {hint}")

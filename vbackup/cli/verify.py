@@ -32,6 +32,6 @@ def command(state: State, points: tuple[str, ...]) -> int:
     else:
         output.write(f"{len(report.points)} restore points, {output.size(report.bytes_checked)} checked")
     for damage in report.damage:
-        where = f"{damage.machine} {damage.disk} at {damage.offset}+{damage.length}"
-        output.error(f"restore point {damage.point[:8]} is damaged: {where}: {damage.reason}")
+        where = f"{damage.machine} {damage.disk} at {damage.offset}+{damage.length}: " if damage.disk else ""
+        output.error(f"restore point {damage.point[:8]} is damaged: {where}{damage.reason}")
     return 1 if report.damage else 0
