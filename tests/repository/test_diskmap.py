@@ -30,8 +30,7 @@ class Nodes:
         builder = MapBuilder(Shape(size, CHUNK), base, self.store)
         for kind, chunks, seed in runs:
             if kind == "data":
-                for number in range(chunks):
-                    builder.chunk(chunk(seed, number))
+                builder.data(b"".join(chunk(seed, number) for number in range(chunks)))
             elif chunks:
                 getattr(builder, kind)(chunks)
         return DiskMap(Shape(size, CHUNK), builder.finish(), self.nodes.__getitem__), builder
@@ -105,8 +104,7 @@ def test_equal_content_makes_equal_trees_however_it_came_about(history):
         base, _ = nodes.build(size, runs, base)
     ids = list(base.ids(0, base.shape.chunks))
     builder = MapBuilder(base.shape, None, nodes.store)
-    for chunk_id in ids:
-        builder.chunk(chunk_id)
+    builder.data(b"".join(ids))
     assert base.root == builder.finish()
 
 

@@ -52,7 +52,7 @@ def test_every_point_of_a_random_history_restores_bit_for_bit(target, lab):
                     disk.write(at, bytes(size) if rng.random() < 0.4 else rng.randbytes(size))
     for point, disks in history:
         assert disks == restored(target, point)
-    assert [] == target.verify(target.points(), lambda size: None)
+    assert target.verify(target.points(), lambda size: None) == []
 
 
 def test_an_unchanged_machine_costs_no_reads_and_stores_no_chunk(target, lab, store):
@@ -70,7 +70,7 @@ def test_a_change_reads_and_stores_what_changed(target, lab):
     first = back_up(target, lab, "web")
     machine.disks["vda"].write(100 * CHUNK, noise(3 * CHUNK, 2))
     point = back_up(target, lab, "web")
-    assert 3 * CHUNK == point.changed
+    assert point.changed == 3 * CHUNK
     assert point.read <= (3 + len(first.disks[0].samples)) * CHUNK
     assert point.stored < 6 * CHUNK
 
@@ -113,7 +113,7 @@ def test_zeros_cost_nothing_even_on_a_huge_disk(target, lab, store):
     guest(lab, "web", bytes(300_000_000))
     point = back_up(target, lab, "web")
     assert 0 == point.read == point.stored
-    assert [] == list(store.list("packs"))
+    assert list(store.list("packs")) == []
 
 
 def test_a_lost_capture_leaves_no_point_and_no_open_capture(target, lab):
@@ -121,8 +121,8 @@ def test_a_lost_capture_leaves_no_point_and_no_open_capture(target, lab):
     lab.fail_reads = 2
     with pytest.raises(CaptureLost, match="vda"):
         back_up(target, lab, "web")
-    assert [] == target.points()
-    assert 0 == lab.open_captures
+    assert target.points() == []
+    assert lab.open_captures == 0
 
 
 def test_what_a_dead_run_stored_is_found_again(target, lab, store):
@@ -140,14 +140,14 @@ def test_stop_ends_a_backup_without_a_point(target, lab):
     stop.set()
     with pytest.raises(Interrupted):
         back_up(target, lab, "web", stop=stop)
-    assert [] == target.points()
+    assert target.points() == []
 
 
 def test_files_of_a_machine_come_back(target, lab):
     guest(lab, "web", b"").files = {"nvram": noise(540_672, 3), "tpm": b""}
     point = back_up(target, lab, "web")
     assert noise(540_672, 3) == target.file(point, "nvram")
-    assert b"" == target.file(point, "tpm")
+    assert target.file(point, "tpm") == b""
 
 
 def test_a_repository_is_made_once(target):

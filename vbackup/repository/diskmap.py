@@ -149,22 +149,25 @@ class MapBuilder:
         self._seen = 0
         self._samples: list[int] = []
 
-    def chunk(self, chunk_id: bytes) -> None:
-        """Add the next chunk."""
-        before = self._base_id(0, self._position)
-        if chunk_id != before and not (before is None and chunk_id == ZERO_ID):
-            self._count(self._position)
-        self._push(0, chunk_id)
+    def data(self, ids: bytes) -> None:
+        """Add the next chunks by their ids, joined."""
+        done = 0
+        while done < len(ids):
+            count = min((len(ids) - done) // ID_SIZE, FANOUT - self._position % FANOUT)
+            part = ids[done : done + count * ID_SIZE]
+            self._compare(part)
+            self._push(0, part)
+            done += len(part)
 
     def zero(self, chunks: int) -> None:
         """Add chunks of zeros."""
-        self._skip(chunks, lambda level, index: ZERO_ID if self._was_zero(level, index) else None, ZERO_ID)
+        self._skip(chunks, self._zeros)
 
     def unchanged(self, chunks: int) -> None:
         """Add chunks as the base has them, which must have them."""
         if self._base is None or self._position + chunks > self._same_until():
             raise PluginError("a disk was called unchanged where the restore point before has nothing to compare with")
-        self._skip(chunks, self._base_id, None)
+        self._skip(chunks, self._base_ids)
 
     def finish(self) -> bytes:
         """Return the root's id."""
@@ -177,64 +180,87 @@ class MapBuilder:
         """Offsets of up to `SAMPLES` chunks that changed, each as likely as any other."""
         return tuple(sorted(self._samples))
 
-    def _skip(self, chunks: int, whole: Callable[[int, int], bytes | None], single: bytes | None) -> None:
-        """Add whole subtrees where ``whole(level, index)`` knows their id, else chunk by chunk."""
+    def _skip(self, chunks: int, known: Callable[[int, int, int], bytes]) -> None:
+        """Add runs of siblings, each as high in the tree as ``known(level, index, count)`` has ids for them."""
         end = self._position + chunks
         while self._position < end:
             level = self._largest(end)
-            while level > 0 and (node_id := whole(level, self._position // units(level))) is None:
+            while not (ids := known(level, *self._fitting(level, end))):
                 level -= 1
-            if level > 0 and node_id is not None:
-                self._push(level, node_id)
-            elif single is not None:
-                self.chunk(single)
-            else:
-                self._push(0, self._base_id(0, self._position) or ZERO_ID)
+            self._push(level, ids)
 
     def _largest(self, end: int) -> int:
         level = 0
         while level < self.shape.depth and self._position % units(level + 1) == 0:
-            stop = self.shape.span(level + 1, self._position // units(level + 1))[1]
-            if stop > end:
+            if self.shape.span(level + 1, self._position // units(level + 1))[1] > end:
                 break
             level += 1
         return level
 
-    def _push(self, level: int, node_id: bytes) -> None:
-        self._position = self.shape.span(level, self._position // units(level))[1]
+    def _fitting(self, level: int, end: int) -> tuple[int, int]:
+        """The next node of a level, and how many from it on have one parent and end at ``end`` at the latest."""
+        index = self._position // units(level)
+        stop = self.shape.nodes(level) if end == self.shape.chunks else end // units(level)
+        return index, min(stop - index, FANOUT - index % FANOUT)
+
+    def _zeros(self, level: int, index: int, count: int) -> bytes:
+        """Ids of zeros for those leading nodes for which that changes nothing, or for chunks, which are counted."""
+        if level == 0:
+            self._compare(ZERO_ID * count)
+            return ZERO_ID * count
+        before = self._base_ids(level, index, count)
+        zeros = (len(before) - len(before.lstrip(b"\0"))) // ID_SIZE
+        beyond = self._base is None or (index + zeros) * units(level) >= self._base.shape.chunks
+        return ZERO_ID * (count if beyond else zeros)
+
+    def _push(self, level: int, ids: bytes) -> None:
+        """Add nodes of one parent, which is closed, and added to its own, when it is full."""
+        last = self._position // units(level) + len(ids) // ID_SIZE - 1
+        self._position = self.shape.span(level, last)[1]
         while level < self.shape.depth:
             level += 1
             node = self._nodes[level]
-            node += node_id
+            node += ids
             index = (self._position - 1) // units(level)
             if self._position != self.shape.span(level, index)[1]:
                 return
-            node_id = self._close(level, index, bytes(node))
+            ids = self._close(level, index, bytes(node))
             node.clear()
-        self._root = node_id
+        self._root = ids
 
     def _close(self, level: int, index: int, node: bytes) -> bytes:
         if not node.strip(b"\0"):
             return ZERO_ID
-        base = self._base_id(level, index)
-        if (
-            self._base is not None
-            and base is not None
-            and base != ZERO_ID
-            and self._base.children(level, base, index) == node
-        ):
+        base = self._base_ids(level, index, 1)
+        if self._base is not None and base.strip(b"\0") and self._base.children(level, base, index) == node:
             return base
         return self._store(node)
 
-    def _base_id(self, level: int, index: int) -> bytes | None:
-        """The base's node that covers just the same chunks, or None."""
+    def _base_ids(self, level: int, index: int, count: int) -> bytes:
+        """The ids of those leading nodes of the base, of one parent, that cover just the same chunks."""
         base = self._base
-        if base is None or level > base.shape.depth or index >= base.shape.nodes(level):
-            return None
-        first, end = self.shape.span(level, index)
-        if base.shape.span(level, index) != (first, end) or end > self._same_until():
-            return None
-        return base.node(level, index)
+        if base is None or level > base.shape.depth:
+            return b""
+        same = base.shape.nodes(level) if base.shape.size == self.shape.size else self._same_until() // units(level)
+        count = min(count, same - index)
+        if count <= 0:
+            return b""
+        if level == base.shape.depth:
+            return base.root
+        parent = index // FANOUT
+        ids = base.children(level + 1, base.node(level + 1, parent), parent)
+        return ids[index % FANOUT * ID_SIZE :][: count * ID_SIZE]
+
+    def _compare(self, ids: bytes) -> None:
+        """Count the next chunks that differ from the base's; what the base has not differs if it is not zeros."""
+        before = self._base_ids(0, self._position, len(ids) // ID_SIZE)
+        before += bytes(len(ids) - len(before))
+        if ids == before:
+            return
+        for number in range(len(ids) // ID_SIZE):
+            at = number * ID_SIZE
+            if ids[at : at + ID_SIZE] != before[at : at + ID_SIZE]:
+                self._count(self._position + number)
 
     def _same_until(self) -> int:
         """Chunks that have the same length in the base: all but, after a resize, a short last one."""
@@ -242,13 +268,6 @@ class MapBuilder:
             return 0
         old, new = self._base.shape, self.shape
         return new.chunks if old.size == new.size else min(old.size, new.size) // new.chunk
-
-    def _was_zero(self, level: int, index: int) -> bool:
-        """Whether nothing changes when this subtree becomes zeros."""
-        if self._base is None:
-            return True
-        first, _ = self.shape.span(level, index)
-        return first >= self._base.shape.chunks or self._base_id(level, index) == ZERO_ID
 
     def _count(self, index: int) -> None:
         self.changed += self.shape.chunk_length(index)

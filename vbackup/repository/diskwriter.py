@@ -105,8 +105,7 @@ class RepositoryDiskWriter:
         self._stored += result.stored
         self._known += result.known
         self._zero += result.zero
-        for chunk_id in result.ids:
-            self._map.chunk(chunk_id)
+        self._map.data(b"".join(result.ids))
 
     def _store(self, data: Buffer) -> _Stored:
         """In a worker: store a block's chunks."""
