@@ -1,0 +1,224 @@
+"""Domain XML, read: which disks a machine has and what it is made of.
+
+The format: https://libvirt.org/formatdomain.html.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from xml.etree import ElementTree as ET
+from xml.etree.ElementTree import Element
+
+from vbackup.api import (
+    Corrupt,
+    DiskDescription,
+    Firmware,
+    MachineDescription,
+    NativeDocument,
+    Nic,
+    Unsupported,
+)
+
+KIND = "libvirt-domain-xml"
+
+_LOCAL = {"file", "block"}
+_READABLE = {*_LOCAL, "network", "volume"}
+_MEMORY_UNITS = {
+    "b": 1,
+    "bytes": 1,
+    "KB": 10**3,
+    "KiB": 1 << 10,
+    "k": 1 << 10,
+    "MB": 10**6,
+    "MiB": 1 << 20,
+    "M": 1 << 20,
+}
+_MEMORY_UNITS |= {"GB": 10**9, "GiB": 1 << 30, "G": 1 << 30, "TB": 10**12, "TiB": 1 << 40, "T": 1 << 40}
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """One ``<disk>``."""
+
+    key: str
+    kind: str
+    """``file``, ``block``, ``network``, ``volume`` ..."""
+    source: str
+    """The path, or for people: ``rbd:pool/image``."""
+    format: str
+    bus: str
+    left_out: str | None
+    """Why it is not captured, as a phrase."""
+    boot_order: int | None
+    encrypted: bool
+    shareable: bool
+
+    @property
+    def is_local(self) -> bool:
+        """Whether `source` is a path on the host."""
+        return self.kind in _LOCAL
+
+
+def parse(text: str) -> Element:
+    """Return the ``<domain>``. Raises: `Corrupt` for anything else; entities are refused."""
+    if "<!" in text.replace("<!--", ""):
+        raise Corrupt("the machine's domain XML holds a document type, which libvirt never writes")
+    try:
+        root = ET.fromstring(text)  # noqa: S314 - document types were refused above
+    except ET.ParseError as error:
+        raise Corrupt(f"the machine's domain XML cannot be read: {error}") from error
+    if root.tag != "domain":
+        raise Corrupt(f"the machine's domain XML is a <{root.tag[:40]}>")
+    return root
+
+
+def disks(domain: Element) -> list[Disk]:
+    """Return all disks, in the document's order."""
+    return [_disk(element) for element in domain.iterfind("devices/disk")]
+
+
+def disk_key(element: Element) -> str:
+    """Return the key of a ``<disk>``: its target device."""
+    return _get(element, "target", "dev")
+
+
+def _disk(element: Element) -> Disk:
+    kind = element.get("type", "file")
+    source = element.find("source")
+    order = _get(element, "boot", "order")
+    return Disk(
+        key=disk_key(element),
+        kind=kind,
+        source="" if source is None else source_name(kind, source),
+        format=_get(element, "driver", "type") or "raw",
+        bus=_get(element, "target", "bus"),
+        left_out=_left_out(element, kind, source),
+        boot_order=int(order) if order else None,
+        encrypted=any(True for _ in element.iter("encryption")),
+        shareable=element.find("shareable") is not None,
+    )
+
+
+def _left_out(element: Element, kind: str, source: Element | None) -> str | None:
+    device = element.get("device", "disk")
+    if device != "disk":
+        return "a SCSI LUN is passed through to the guest" if device == "lun" else f"it is a {device}"
+    if source is None or not source_name(kind, source):
+        return "it has no source"
+    if kind not in _READABLE:
+        return f"QEMU cannot back up a disk of type {kind}"
+    if element.find("readonly") is not None:
+        return "it is read-only"
+    if element.find("transient") is not None:
+        return "it is transient: its changes are thrown away"
+    return None
+
+
+def source_name(kind: str, source: Element) -> str:
+    """Return where a disk is: a path, or a name for people."""
+    if kind == "network":
+        host = source.find("host")
+        where = "" if host is None else host.get("name") or host.get("socket") or ""
+        return f"{source.get('protocol', '')}:{where}/{source.get('name', '')}"
+    if kind == "volume":
+        return f"{source.get('pool', '')}/{source.get('volume', '')}"
+    return source.get("file") or source.get("dev") or ""
+
+
+def others_left_out(domain: Element) -> Iterator[str]:
+    """Yield, as phrases, storage of the guest that is no ``<disk>``."""
+    for element in domain.iterfind("devices/hostdev"):
+        yield f"a {element.get('type', 'host')} device is passed through to the guest and not captured"
+    for element in domain.iterfind("devices/filesystem"):
+        yield f"the shared directory {_get(element, 'source', 'dir')} is not captured"
+
+
+def nvram(domain: Element) -> str:
+    """Return the path of the firmware's variables, empty when there are none."""
+    return (domain.findtext("os/nvram") or "").strip()
+
+
+def tpm_version(domain: Element) -> str | None:
+    """Return the version of an emulated TPM (``2.0``), None without one."""
+    for backend in domain.iterfind("devices/tpm/backend"):
+        if backend.get("type") == "emulator":
+            return backend.get("version", "2.0")
+    return None
+
+
+def qemu_owner(domain: Element) -> tuple[int, int] | None:
+    """Return the (uid, gid) that a running machine's QEMU has, from libvirt's DAC label; None when it has none."""
+    for label in domain.iterfind("seclabel"):
+        if label.get("model") == "dac":
+            user, _, group = (label.findtext("label") or "").partition(":")
+            if user.lstrip("+").isdigit() and group.lstrip("+").isdigit():
+                return int(user.lstrip("+")), int(group.lstrip("+"))
+    return None
+
+
+def has_agent(domain: Element) -> bool:
+    """Whether there is a channel for the guest agent."""
+    return any(target.get("name") == "org.qemu.guest_agent.0" for target in domain.iterfind("devices/channel/target"))
+
+
+def checkpoint_description(text: str) -> str:
+    """Return the description in a checkpoint's XML."""
+    return ET.fromstring(text).findtext("description") or ""  # noqa: S314 - libvirt wrote it
+
+
+def pool_directory(text: str) -> str:
+    """Return the directory of a storage pool from its XML, empty for one that has none."""
+    pool = ET.fromstring(text)  # noqa: S314 - libvirt wrote it
+    return (pool.findtext("target/path") or "") if pool.get("type") in {"dir", "fs", "netfs"} else ""
+
+
+def describe(domain: Element, text: str, sizes: Mapping[str, int]) -> MachineDescription:
+    """Return our description of a machine; ``sizes`` are those of the disks that were asked for."""
+    loader = domain.find("os/loader")
+    uefi = bool(nvram(domain)) or "efi" in {domain.get("firmware"), _get(domain, "os", "firmware")}
+    return MachineDescription(
+        name=domain.findtext("name") or "",
+        id=domain.findtext("uuid") or "",
+        arch=_get(domain, "os/type", "arch") or "x86_64",
+        cpus=int(domain.findtext("vcpu") or 1),
+        memory=memory(domain),
+        firmware=Firmware.UEFI if uefi else Firmware.BIOS,
+        secure_boot=loader is not None and loader.get("secure") == "yes",
+        tpm=domain.find("devices/tpm") is not None,
+        disks=tuple(_describe_disk(disk, sizes) for disk in disks(domain)),
+        nics=tuple(_nic(element) for element in domain.iterfind("devices/interface")),
+        native=NativeDocument(kind=KIND, text=text),
+    )
+
+
+def memory(domain: Element) -> int:
+    """Return the memory in bytes."""
+    element = domain.find("memory")
+    if element is None or not (element.text or "").strip().isdigit():
+        return 0
+    unit = element.get("unit", "KiB")
+    if unit not in _MEMORY_UNITS:
+        raise Unsupported(f"the machine's memory is in {unit[:20]}")
+    return int(element.text or 0) * _MEMORY_UNITS[unit]
+
+
+def _describe_disk(disk: Disk, sizes: Mapping[str, int]) -> DiskDescription:
+    return DiskDescription(
+        key=disk.key,
+        size=sizes.get(disk.key, 0),
+        format=disk.format,
+        bus=disk.bus,
+        boot_order=disk.boot_order,
+        source=disk.source,
+    )
+
+
+def _nic(element: Element) -> Nic:
+    network = next((v for a in ("network", "bridge", "dev") if (v := _get(element, "source", a))), "")
+    return Nic(mac=_get(element, "mac", "address"), model=_get(element, "model", "type"), network=network)
+
+
+def _get(element: Element, path: str, attribute: str) -> str:
+    found = element.find(path)
+    return "" if found is None else found.get(attribute, "")

@@ -1,0 +1,104 @@
+"""Capturing a machine that runs: a libvirt backup job in pull mode, read over NBD."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import datetime
+from xml.etree.ElementTree import Element
+
+from vbackup_qemu.nbd import ALLOCATION, NbdClient, bitmap_context
+from vbackup_qemu.source import NbdDisk
+
+from vbackup.api import Capture, CaptureLost, CaptureRequest, Quiesce
+from vbackup.api.clock import now
+from vbackup_libvirt import checkpoints, document, scratch, state
+from vbackup_libvirt.capture import OpenCapture, Plan, description, discard, plan, undone
+from vbackup_libvirt.freeze import Freeze, frozen
+from vbackup_libvirt.job import BackupJob, bitmap_of, make_way, new_directory
+from vbackup_libvirt.journal import CaptureEntry, Journal
+from vbackup_libvirt.node import Machine
+from vbackup_libvirt.watch import Watch, WatchedDisk
+
+
+@contextmanager
+def capture_running(machine: Machine, request: CaptureRequest, journal: Journal[CaptureEntry]) -> Iterator[Capture]:
+    """Hold a moment of a running machine open. See `vbackup.api.Hypervisor.capture`."""
+    notes = make_way(machine)
+    live = machine.xml()
+    planned = _prepare(machine, request, live)
+    scratch.require_room(machine.node, machine.name, planned.size)
+    job = BackupJob(machine, new_directory(machine.node.scratch))
+    entry = CaptureEntry(owner=request.owner, machine=machine.name, uuid=machine.uuid, scratch=str(job.scratch))
+    with undone(journal, entry, lambda: _end(job), lambda: discard(planned)), ExitStack() as stack:
+        scratch.make(machine.node, job.scratch, document.qemu_owner(live), planned.maker)
+        time, freeze, files, file_notes = _begin(planned, live, job, journal, entry)
+        watch = stack.enter_context(Watch(job))
+        disks = [WatchedDisk(disk, watch) for disk in _open_disks(planned, job, stack)]
+        notes += [*planned.notes, *file_notes, *([freeze.note] if freeze.note else [])]
+        yield OpenCapture(
+            machine=description(machine, planned, live),
+            time=time,
+            quiesced=freeze.frozen,
+            disks=disks,
+            files=files,
+            marker=planned.marker(),
+            notes=notes,
+            verify=watch.verify,
+        )
+
+
+def _prepare(machine: Machine, request: CaptureRequest, live: Element) -> Plan:
+    """Plan, remove what dead runs left, and have libvirt look at the bitmaps that the plan counts on."""
+    sizes = {d.key: _size(machine, d.key) for d in document.disks(live) if d.left_out is None}
+    created = int(now().timestamp())
+    planned = plan(machine, request, live, lambda disk, _: sizes[disk.key], created, force_share=True)
+    for name in checkpoints.orphans(machine, request.owner, planned.kept, planned.bitmaps):
+        checkpoints.discard(machine, name, [disk.key for disk in planned.disks if disk.has_bitmaps])
+    if planned.since is None:
+        return planned
+    since = planned.since
+    maker = planned.maker.model_copy(update={"created": since.created})
+    broken = checkpoints.make_valid(machine, since.checkpoint, maker, planned.incremental)
+    return planned.falling_back(broken)
+
+
+def _size(machine: Machine, key: str) -> int:
+    return int(machine.ask(f"asking for the size of disk {key}", lambda domain: domain.blockInfo(key, 0)[0]))
+
+
+def _end(job: BackupJob) -> None:
+    job.machine.node.connection.patiently(job.end)
+    job.machine.node.host.remove_tree(str(job.scratch))
+
+
+def _begin(
+    planned: Plan, live: Element, job: BackupJob, journal: Journal[CaptureEntry], entry: CaptureEntry
+) -> tuple[datetime, Freeze, dict[str, bytes], list[str]]:
+    """Start the job with the guest frozen, and read what else belongs to the moment."""
+    machine, since = planned.machine, planned.since
+    checkpoint = None
+    if planned.checkpoint is not None:
+        keys = [disk.key for disk in document.disks(live)]
+        checkpoint = checkpoints.describe(planned.checkpoint, planned.maker, keys, planned.tracked)
+    if planned.request.quiesce is not Quiesce.NO:
+        journal.write(entry.model_copy(update={"frozen": True}))
+    with frozen(machine, planned.request.quiesce) as freeze:
+        time = now()
+        incremental = dict.fromkeys(planned.incremental, since.checkpoint) if since is not None else {}
+        job.begin([d.key for d in planned.disks], incremental, checkpoint)
+        files, notes = state.read(machine.node, machine.uuid, live)
+    journal.write(entry)
+    return time, freeze, files, notes
+
+
+def _open_disks(planned: Plan, job: BackupJob, stack: ExitStack) -> Iterator[NbdDisk]:
+    socket = stack.enter_context(planned.machine.node.host.local_socket(str(job.socket)))
+    for disk in planned.disks:
+        bitmap = bitmap_of(disk.key) if disk.full_reason is None else None
+        contexts = [ALLOCATION, *([bitmap_context(bitmap)] if bitmap is not None else [])]
+        label = f"{planned.machine.name} disk {disk.key}"
+        client = stack.enter_context(NbdClient(socket, disk.key, contexts=contexts, label=label))
+        if client.size != disk.size:
+            raise CaptureLost(f"{label} was resized from {disk.size} to {client.size} bytes just before the backup")
+        yield NbdDisk(disk.key, client, bitmap=bitmap, full_reason=disk.full_reason)

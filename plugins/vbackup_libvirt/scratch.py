@@ -1,0 +1,43 @@
+"""The private directory for scratch files and sockets of one capture, and whether there is room for it.
+
+QEMU reports an I/O error to the *guest* when a scratch file cannot grow. So there is a reserve that is never used.
+"""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+
+from vbackup.api import NoSpace
+from vbackup_libvirt.job import MAKER_FILE
+from vbackup_libvirt.maker import Maker
+from vbackup_libvirt.node import Node
+
+_MOST = 8 << 30
+_SHARE = 20
+
+
+def make(node: Node, path: PurePosixPath, owner: tuple[int, int] | None, maker: Maker) -> None:
+    """Make the directory, for the user that QEMU runs as."""
+    base = node.scratch.as_posix()
+    if not node.host.exists(base):
+        # Others may pass through, not look: each capture's directory is private, and QEMU must reach its own.
+        node.host.run(["mkdir", "-p", "-m", "0711", "--", base])
+    node.host.make_private_dir(str(path), None if node.is_session else owner)
+    node.host.write_file(str(path / MAKER_FILE), maker.model_dump_json().encode(), 0o600)
+
+
+def require_room(node: Node, machine: str, size: int) -> None:
+    """Raise `NoSpace` unless what guests may overwrite during the capture of ``size`` bytes is likely to fit.
+
+    It is a twentieth of the disks, 8 GiB at most, and the reserve. While the capture lasts the space is watched.
+    """
+    base = node.scratch
+    while not node.host.exists(base.as_posix()):
+        base = base.parent
+    free = node.host.free_bytes(base.as_posix())
+    needed = node.options.scratch_reserve + min(size // _SHARE, _MOST)
+    if free < needed:
+        hint = "free space there, or set `scratch` to another directory"
+        raise NoSpace(
+            f"{machine}: {free} bytes are free in {node.scratch}, {needed} are needed for scratch files", hint=hint
+        )

@@ -1,0 +1,74 @@
+"""Undoing what dead runs left, and removing checkpoints that a newer restore point made superfluous."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import PurePosixPath
+
+from vbackup_qemu import image
+
+from vbackup.api import Marker, NotFound, VBackupError
+from vbackup_libvirt import checkpoints, document, tracking
+from vbackup_libvirt.freeze import thaw
+from vbackup_libvirt.job import BackupJob
+from vbackup_libvirt.journal import CaptureEntry, Journal
+from vbackup_libvirt.node import Machine, Node
+from vbackup_libvirt.restore import undo
+from vbackup_libvirt.tracking import Since
+
+
+def sweep(node: Node, owner: str) -> list[str]:
+    """See `vbackup.api.Hypervisor.sweep`."""
+    done: list[str] = []
+    for capture in node.captures.dead():
+        if capture.entry is not None and capture.entry.owner == owner:
+            done += undo_capture(node, capture)
+    for restore in node.restores.dead():
+        done += undo(node, restore)
+    return done
+
+
+def undo_capture(node: Node, journal: Journal[CaptureEntry]) -> list[str]:
+    """Undo what the journal of a dead capture names: the freeze, the job, the scratch files.
+
+    Its checkpoint is left to the next capture, which knows which one counts.
+    """
+    entry = journal.entry
+    if entry is None:
+        return []
+    machine = Machine(node, entry.machine, entry.uuid)
+    with suppress(NotFound):
+        if entry.frozen and machine.is_active:
+            thaw(machine)
+        BackupJob(machine, PurePosixPath(entry.scratch)).end()
+    node.host.remove_tree(entry.scratch)
+    journal.clear()
+    return [f"undid what a dead capture of {entry.machine} had left"]
+
+
+def remove_superseded(machine: Machine, owner: str, marker: Marker) -> None:
+    """Remove the owner's checkpoints but that of ``marker``, which is durable now. Others' are never touched."""
+    since = Since.parse(marker, owner)
+    if since is None:
+        return
+    images = _images(machine)
+    bitmaps = {name for info in images.values() for name in info}
+    for name in checkpoints.superseded(machine, owner, since.checkpoint, since.created, bitmaps):
+        if machine.is_active:
+            checkpoints.discard(machine, name, [key for key, _ in images])
+        else:
+            checkpoints.discard_stopped(machine, name, [path for _, path in images])
+
+
+def _images(machine: Machine) -> dict[tuple[str, str], set[str]]:
+    """Return the bitmaps' names of all images that can hold some, by (key, path)."""
+    found: dict[tuple[str, str], set[str]] = {}
+    for disk in document.disks(machine.xml()):
+        path = machine.path(disk) if disk.left_out is None else None
+        if path is None or disk.format != "qcow2":
+            continue
+        with suppress(VBackupError):  # an image that is missing cannot hold anything up
+            info = image.info(machine.node.host, path, "qcow2", force_share=True)
+            if tracking.why_untracked(disk, info, has_snapshots=False) is None:
+                found[disk.key, path] = set(info.bitmaps)
+    return found
