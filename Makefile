@@ -1,0 +1,57 @@
+# `make demo` and `make test` are all that a newcomer needs: each sets up what it lacks first.
+
+PYTHON ?= python3
+BIN := .venv/bin
+PACKAGES := python3 python3-dev python3-venv gcc pkg-config libvirt-dev \
+  libvirt-daemon-system libvirt-clients qemu-system-x86 qemu-utils qemu-block-extra libnbd0 nbdkit ovmf seabios \
+  swtpm swtpm-tools openssh-client openssh-server strace cpio e2fsprogs util-linux
+
+# Every worker has a libvirtd of its own where it may mount; else they would only wait for each other.
+WORKERS = $(shell unshare --mount true 2>/dev/null && echo auto || echo 1)
+
+.PHONY: help setup demo test check format bench clean
+
+help:
+	@echo "make demo    back up, change and restore a real, running machine (under 5 minutes)"
+	@echo "make test    check the code and run all tests"
+	@echo "make setup   install what is missing into this machine and .venv; the others do it by themselves"
+	@echo "make check   ruff, mypy and the import rules; make format puts the layout right"
+	@echo "make bench   measure"
+	@echo "make clean   remove what was made here"
+
+setup: .venv/.ready
+
+demo: setup
+	@$(BIN)/python -m tests.demo
+
+test: check
+	$(BIN)/pytest -n $(WORKERS) --maxprocesses 4 --dist worksteal
+
+check: setup
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: setup
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: setup
+	$(BIN)/python -m tests.bench
+
+clean:
+	rm -rf .venv .lab .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
+
+.venv/.ready: .lab/packages pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
+	  { echo "vbackup needs Python 3.11 to 3.13; say which: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	@echo "Installing vbackup and its tools into .venv"
+	@test -x $(BIN)/pip || $(PYTHON) -m venv .venv
+	@$(BIN)/pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
+	@$(BIN)/pip install --quiet --editable ".[libvirt]" --group dev
+	@touch $@
+
+.lab/packages: Makefile .ci/packages
+	@.ci/packages $(PACKAGES)
+	@mkdir -p .lab; touch $@

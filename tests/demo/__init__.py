@@ -1,0 +1,1 @@
+"""``make demo``: vbackup backs up a real, running machine, loses it, and brings it back."""

@@ -1,0 +1,1 @@
+"""The lab: a real libvirtd of our own and real guests, for the tests and the demo."""
