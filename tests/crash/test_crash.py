@@ -203,7 +203,7 @@ def test_a_later_backup_may_die_at_any_operation(stage: Stage, kind: str) -> Non
         if died["status"] != -9:
             break
         deaths += 1
-        stage.run.fine("verify", first["id"], "machine@latest")
+        stage.run.fine("verify", first["id"])
         stage.run.fine("run")
         assert stage.leftovers() == [], f"after death at {kind} operation {deaths}"
     assert died["status"] in {0, 3}, died["output"]
