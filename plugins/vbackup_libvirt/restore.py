@@ -45,11 +45,11 @@ def restore(
 ) -> Iterator[Restoration]:
     """See `vbackup.api.Hypervisor.restore`."""
     token = secrets.token_hex(4)
-    goal = decide(node, machine, disks, files, request, token)
     sockets = node.scratch / f"restore-{token}"
-    name = hashlib.sha256(goal.name.encode()).hexdigest()[:16]
+    name = hashlib.sha256((request.name or machine.name).encode()).hexdigest()[:16]
     with node.restores.open(name) as journal:
-        undo(node, journal)
+        undo(node, journal)  # what a dead restore left must not be taken for somebody's
+        goal = decide(node, machine, disks, files, request, token)
         temporary = [str(place.temporary) for place in goal.places if not place.is_device]
         entry = RestoreEntry(machine=goal.name, uuid=goal.uuid, temporary=(*temporary, str(sockets)))
         journal.write(entry)
