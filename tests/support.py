@@ -6,15 +6,25 @@ import random
 import threading
 from pathlib import Path
 
-from vbackup_aead.codecs import Aes256Gcm
-from vbackup_zstd.codec import Zstd
-
-from vbackup.api import Codec, Hypervisor, MachineRef, NotFound, Point, Quiesce, RestoreRequest, Target, TargetContext, Transport
+from vbackup.api import (
+    Codec,
+    Hypervisor,
+    MachineRef,
+    NotFound,
+    Point,
+    Quiesce,
+    RestoreRequest,
+    Target,
+    TargetContext,
+    Transport,
+)
 from vbackup.engine.backup import BackUp
 from vbackup.engine.restore import Restore
 from vbackup.repository.keys import KEY_FILE_PREFIX
 from vbackup.repository.target import Repository, RepositoryOptions
 from vbackup.testing.hypervisors import FakeDisk, FakeHypervisor, FakeMachine
+from vbackup_aead.codecs import Aes256Gcm
+from vbackup_zstd.codec import Zstd
 
 CODECS: dict[str, type[Codec]] = {"zstd": Zstd, "aes-256-gcm": Aes256Gcm}
 SECRET = KEY_FILE_PREFIX + b"bm90IHN0cmV0Y2hlZCwgc28gdGhhdCB0ZXN0cyBhcmUgZmFzdA=="
@@ -27,7 +37,12 @@ def codec(name: str) -> Codec:
 
 
 def repository(
-    transport: Transport, cache: Path, *, secret: bytes = SECRET, chunk_size: int = 64 << 10, codecs: tuple[str, ...] = tuple(CODECS)
+    transport: Transport,
+    cache: Path,
+    *,
+    secret: bytes = SECRET,
+    chunk_size: int = 64 << 10,
+    codecs: tuple[str, ...] = tuple(CODECS),
 ) -> Repository:
     context = TargetContext("main", transport, [codec(name) for name in codecs], codec, lambda: secret, cache)
     return Repository(RepositoryOptions(chunk_size=chunk_size), context)

@@ -15,15 +15,15 @@ from pathlib import Path
 import libvirt
 import pytest
 from blake3 import blake3
-from vbackup_image.plugin import ImageHypervisor
-from vbackup_libvirt.hypervisor import Libvirt
-from vbackup_local.transport import Local
 
 from tests.lab.domain import Disk
 from tests.lab.fixtures import GuestFactory
 from tests.lab.guest import Guest
 from tests.support import back_up, repository
 from vbackup.api import Hypervisor, HypervisorContext, Kind, Point, Range, Target, split
+from vbackup_image.plugin import ImageHypervisor
+from vbackup_libvirt.hypervisor import Libvirt
+from vbackup_local.transport import Local
 
 SIZE = 24 << 20
 MOST = 40 << 20
@@ -125,9 +125,7 @@ class LibvirtWorld:
         if self.running:
             self.guest.domain.blockResize("vda", size, libvirt.VIR_DOMAIN_BLOCK_RESIZE_BYTES)
         else:
-            subprocess.run(
-                ["qemu-img", "resize", "-q", "-f", self.disk.format, self.disk.path, str(size)], check=True
-            )
+            subprocess.run(["qemu-img", "resize", "-q", "-f", self.disk.format, self.disk.path, str(size)], check=True)
 
     def switch(self) -> None:
         if self.running:

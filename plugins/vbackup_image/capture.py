@@ -10,13 +10,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from vbackup_qemu import image
-from vbackup_qemu.host import Host, translated
-from vbackup_qemu.image import ImageInfo
-from vbackup_qemu.nbd import ALLOCATION, NbdClient, bitmap_context
-from vbackup_qemu.server import serve
-from vbackup_qemu.source import NbdDisk
-
 from vbackup.api import (
     AccessDenied,
     Busy,
@@ -34,6 +27,12 @@ from vbackup.api.clock import now
 from vbackup_image import tracking
 from vbackup_image.options import Image
 from vbackup_image.tracking import DiskMarker
+from vbackup_qemu import image
+from vbackup_qemu.host import Host, translated
+from vbackup_qemu.image import ImageInfo
+from vbackup_qemu.nbd import ALLOCATION, NbdClient, bitmap_context
+from vbackup_qemu.server import serve
+from vbackup_qemu.source import NbdDisk
 
 
 @dataclass(frozen=True, slots=True)

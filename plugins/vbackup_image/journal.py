@@ -15,9 +15,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from vbackup_qemu.host import LocalHost, sync_directory, translated
-
 from vbackup.api import Busy
+from vbackup_qemu.host import LocalHost, sync_directory, translated
 
 _SUFFIX = ".journal"
 _MARK = "vbackup-"

@@ -8,9 +8,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vbackup_qemu import image
-from vbackup_qemu.host import Host, translated
-
 from vbackup.api import (
     AlreadyExists,
     Busy,
@@ -23,6 +20,8 @@ from vbackup.api import (
     Unsupported,
 )
 from vbackup_image.options import BY_SUFFIX, ImageOptions
+from vbackup_qemu import image
+from vbackup_qemu.host import Host, translated
 
 WRITABLE = ("raw", "qcow2")
 

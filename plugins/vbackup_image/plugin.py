@@ -10,8 +10,6 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import ClassVar
 
 from pydantic import BaseModel
-from vbackup_qemu import libnbd
-from vbackup_qemu.host import LocalHost
 
 from vbackup.api import (
     Capture,
@@ -34,6 +32,8 @@ from vbackup_image import journal
 from vbackup_image.capture import Captures, ImageCapture, keep_only
 from vbackup_image.options import Image, ImageOptions
 from vbackup_image.restore import restoration
+from vbackup_qemu import libnbd
+from vbackup_qemu.host import LocalHost
 
 
 class ImageHypervisor:

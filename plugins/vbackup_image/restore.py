@@ -10,11 +10,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from vbackup_qemu import image
-from vbackup_qemu.host import Host, sync_directory, translated
-from vbackup_qemu.server import serve
-from vbackup_qemu.sink import ImageSink
-
 from vbackup.api import (
     MachineDescription,
     PluginError,
@@ -26,6 +21,10 @@ from vbackup.api import (
 from vbackup_image.journal import Journal
 from vbackup_image.options import ImageOptions
 from vbackup_image.places import Place, choose, refuse
+from vbackup_qemu import image
+from vbackup_qemu.host import Host, sync_directory, translated
+from vbackup_qemu.server import serve
+from vbackup_qemu.sink import ImageSink
 
 
 class ImageRestoration:

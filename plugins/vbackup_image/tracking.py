@@ -15,11 +15,11 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
+
+from vbackup.api import Key, Marker
 from vbackup_qemu import image
 from vbackup_qemu.host import Host
 from vbackup_qemu.image import ImageInfo
-
-from vbackup.api import Key, Marker
 
 
 class DiskMarker(BaseModel):

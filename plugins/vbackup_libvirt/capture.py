@@ -9,9 +9,6 @@ from datetime import datetime
 from xml.etree import ElementTree as ET
 from xml.etree.ElementTree import Element
 
-from vbackup_qemu import image
-from vbackup_qemu.image import ImageInfo
-
 from vbackup.api import CaptureRequest, MachineDescription, Marker, SourceDisk, Unsupported, VBackupError
 from vbackup_libvirt import checkpoints, document, tracking
 from vbackup_libvirt.document import Disk
@@ -19,6 +16,8 @@ from vbackup_libvirt.journal import CaptureEntry, Journal
 from vbackup_libvirt.maker import Maker
 from vbackup_libvirt.node import Machine
 from vbackup_libvirt.tracking import Since, TrackedDisk
+from vbackup_qemu import image
+from vbackup_qemu.image import ImageInfo
 
 
 @dataclass(frozen=True, slots=True)

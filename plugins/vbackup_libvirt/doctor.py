@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from vbackup_qemu import libnbd
-
 from vbackup.api import Finding, Level, VBackupError
 from vbackup_libvirt.connection import library, translated
 from vbackup_libvirt.node import Node
+from vbackup_qemu import libnbd
 
 _OLDEST = (8, 0, 0)
 

@@ -8,13 +8,12 @@ from typing import Any, TypeVar
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.etree.ElementTree import Element
 
-from vbackup_qemu.host import Host, LocalHost, SshHost
-
 from vbackup.api import ConfigError, HypervisorContext
 from vbackup_libvirt import document
 from vbackup_libvirt.connection import Connection, library, translated
 from vbackup_libvirt.journal import CaptureEntry, Journals, RestoreEntry
 from vbackup_libvirt.options import LibvirtOptions
+from vbackup_qemu.host import Host, LocalHost, SshHost
 
 T = TypeVar("T")
 

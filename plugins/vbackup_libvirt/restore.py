@@ -13,9 +13,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from xml.etree.ElementTree import Element
 
-from vbackup_qemu import image
-from vbackup_qemu.sink import ImageSink
-
 from vbackup.api import (
     AlreadyExists,
     Busy,
@@ -33,6 +30,8 @@ from vbackup_libvirt.goal import Goal, decide
 from vbackup_libvirt.journal import Journal, RestoreEntry
 from vbackup_libvirt.node import Machine, Node
 from vbackup_libvirt.placement import Place
+from vbackup_qemu import image
+from vbackup_qemu.sink import ImageSink
 
 
 @contextmanager

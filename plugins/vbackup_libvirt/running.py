@@ -7,9 +7,6 @@ from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from xml.etree.ElementTree import Element
 
-from vbackup_qemu.nbd import ALLOCATION, NbdClient, bitmap_context
-from vbackup_qemu.source import NbdDisk
-
 from vbackup.api import Capture, CaptureLost, CaptureRequest, Quiesce
 from vbackup.api.clock import now
 from vbackup_libvirt import checkpoints, document, scratch, state
@@ -19,6 +16,8 @@ from vbackup_libvirt.job import BackupJob, bitmap_of, make_way, new_directory
 from vbackup_libvirt.journal import CaptureEntry, Journal
 from vbackup_libvirt.node import Machine
 from vbackup_libvirt.watch import Watch, WatchedDisk
+from vbackup_qemu.nbd import ALLOCATION, NbdClient, bitmap_context
+from vbackup_qemu.source import NbdDisk
 
 
 @contextmanager

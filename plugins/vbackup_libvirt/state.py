@@ -9,11 +9,10 @@ from collections.abc import Callable, Mapping
 from pathlib import PurePosixPath
 from xml.etree.ElementTree import Element
 
-from vbackup_qemu.host import Host
-
 from vbackup.api import AccessDenied, Corrupt, NotFound
 from vbackup_libvirt import document
 from vbackup_libvirt.node import Node
+from vbackup_qemu.host import Host
 
 NVRAM = "nvram"
 TPM = "tpm"

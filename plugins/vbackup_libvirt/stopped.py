@@ -12,12 +12,6 @@ from functools import partial
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
-from vbackup_qemu import image
-from vbackup_qemu.image import ImageInfo
-from vbackup_qemu.nbd import ALLOCATION, NbdClient, bitmap_context
-from vbackup_qemu.server import serve
-from vbackup_qemu.source import NbdDisk
-
 from vbackup.api import Capture, CaptureLost, CaptureRequest, Unsupported
 from vbackup.api.clock import now
 from vbackup_libvirt import checkpoints, scratch, state
@@ -27,6 +21,11 @@ from vbackup_libvirt.document import Disk
 from vbackup_libvirt.job import new_directory
 from vbackup_libvirt.journal import CaptureEntry, Journal
 from vbackup_libvirt.node import Machine
+from vbackup_qemu import image
+from vbackup_qemu.image import ImageInfo
+from vbackup_qemu.nbd import ALLOCATION, NbdClient, bitmap_context
+from vbackup_qemu.server import serve
+from vbackup_qemu.source import NbdDisk
 
 
 @contextmanager

@@ -5,8 +5,6 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import PurePosixPath
 
-from vbackup_qemu import image
-
 from vbackup.api import Marker, NotFound, VBackupError
 from vbackup_libvirt import checkpoints, document, tracking
 from vbackup_libvirt.freeze import thaw
@@ -15,6 +13,7 @@ from vbackup_libvirt.journal import CaptureEntry, Journal
 from vbackup_libvirt.node import Machine, Node
 from vbackup_libvirt.restore import undo
 from vbackup_libvirt.tracking import Since
+from vbackup_qemu import image
 
 
 def sweep(node: Node, owner: str) -> list[str]:

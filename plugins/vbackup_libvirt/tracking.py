@@ -8,11 +8,11 @@ from __future__ import annotations
 from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from vbackup_qemu.image import ImageInfo
 
 from vbackup.api import Marker
 from vbackup_libvirt import checkpoints
 from vbackup_libvirt.document import Disk
+from vbackup_qemu.image import ImageInfo
 
 
 class TrackedDisk(BaseModel):

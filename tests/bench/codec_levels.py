@@ -11,11 +11,10 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from vbackup.api import Codec, CodecContext
 from vbackup_lz4.codec import Lz4
 from vbackup_stdcodecs.codecs import Deflate
 from vbackup_zstd.codec import Zstd
-
-from vbackup.api import Codec, CodecContext
 
 CHUNK = 128 << 10
 BLOCK = 4096

@@ -21,10 +21,10 @@ from typing import Any
 
 import libvirt
 import libvirt_qemu
-from vbackup_local.transport import Local
-from vbackup_qemu.host import LocalHost
 
 from vbackup.cli.main import main
+from vbackup_local.transport import Local
+from vbackup_qemu.host import LocalHost
 
 STORE = ("put", "get", "list", "delete", "size", "create")
 HOST = ("run", "spawn", "make_private_dir", "remove_tree", "write_file", "read_file")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from vbackup_aead.codecs import Aes256Gcm, ChaCha20Poly1305
 
 from vbackup.api import CodecContext, Corrupt
 from vbackup.testing.codec_contract import CONTEXT, CodecContract
+from vbackup_aead.codecs import Aes256Gcm, ChaCha20Poly1305
 
 
 class TestAes256Gcm(CodecContract):

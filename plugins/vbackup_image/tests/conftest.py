@@ -8,9 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from vbackup_image.plugin import ImageHypervisor
-from vbackup_qemu import image
-from vbackup_qemu.host import LocalHost
 
 from vbackup.api import (
     Capture,
@@ -26,6 +23,9 @@ from vbackup.api import (
     align,
     split,
 )
+from vbackup_image.plugin import ImageHypervisor
+from vbackup_qemu import image
+from vbackup_qemu.host import LocalHost
 
 MIB = 1 << 20
 SIZE = 4 * MIB

@@ -12,10 +12,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from vbackup_qemu import image
-from vbackup_qemu.host import LocalHost
 
 from vbackup.api import Busy, CaptureLost, NotFound, Quiesce, Range, Unsupported, VBackupError
+from vbackup_qemu import image
+from vbackup_qemu.host import LocalHost
 
 MIB = 1 << 20
 SIZE = 4 * MIB

@@ -6,8 +6,9 @@ import subprocess
 import sys
 
 import pytest
-import vbackup_image
 from pydantic import ValidationError
+
+import vbackup_image
 from vbackup_image.options import ImageOptions
 
 

@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from vbackup_libvirt.hypervisor import Libvirt
-from vbackup_libvirt.options import LibvirtOptions
 
 from tests.lab.libvirtd import Libvirtd
 from vbackup.api import (
@@ -27,6 +25,8 @@ from vbackup.api import (
     cover,
     split,
 )
+from vbackup_libvirt.hypervisor import Libvirt
+from vbackup_libvirt.options import LibvirtOptions
 
 OWNER = "0123456789abcdef" * 2
 OTHER_OWNER = "fedcba9876543210" * 2

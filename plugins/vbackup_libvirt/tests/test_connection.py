@@ -7,12 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from vbackup_libvirt.hypervisor import Libvirt
-from vbackup_libvirt.node import host_of
 
 from tests.lab.fixtures import GuestFactory
 from tests.lab.libvirtd import Libvirtd
 from vbackup.api import ConfigError, Level, Unavailable
+from vbackup_libvirt.hypervisor import Libvirt
+from vbackup_libvirt.node import host_of
 
 from .conftest import Hypervisors, backup
 

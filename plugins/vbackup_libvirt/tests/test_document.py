@@ -7,9 +7,6 @@ import tarfile
 from pathlib import Path, PurePosixPath
 
 import pytest
-from vbackup_libvirt import document, identity, state
-from vbackup_libvirt.hypervisor import Libvirt
-from vbackup_libvirt.placement import Place, safe_name
 
 from tests.lab.fixtures import GuestFactory
 from vbackup.api import (
@@ -21,6 +18,9 @@ from vbackup.api import (
     Run,
     Unsupported,
 )
+from vbackup_libvirt import document, identity, state
+from vbackup_libvirt.hypervisor import Libvirt
+from vbackup_libvirt.placement import Place, safe_name
 
 from .conftest import MIB
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import libvirt
 import pytest
-from vbackup_libvirt.hypervisor import Libvirt
 
 from tests.lab.fixtures import GuestFactory
 from tests.lab.libvirtd import until
+from vbackup_libvirt.hypervisor import Libvirt
 
 from .conftest import MIB, OWNER, backup
 from .test_failures import SCRATCH

@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from vbackup_qemu.host import SshHost
-from vbackup_qemu.tests.conftest import ssh, sshd  # noqa: F401 - fixtures
 
 from tests.lab.fixtures import GuestFactory
 from tests.lab.libvirtd import Libvirtd
 from vbackup.api import Level, RestoreRequest
+from vbackup_qemu.host import SshHost
+from vbackup_qemu.tests.conftest import ssh, sshd  # noqa: F401 - fixtures
 
 from .conftest import MIB, Hypervisors, backup, restore
 from .test_running import assert_exact

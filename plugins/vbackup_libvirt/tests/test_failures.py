@@ -14,13 +14,13 @@ from pathlib import Path
 
 import libvirt
 import pytest
-from vbackup_libvirt.hypervisor import Libvirt
 
 from tests.lab.domain import Disk
 from tests.lab.fixtures import GuestFactory
 from tests.lab.guest import Guest
 from tests.lab.libvirtd import Libvirtd, until
 from vbackup.api import Busy, CaptureLost, CaptureRequest, NoSpace, Quiesce, Range, Unavailable
+from vbackup_libvirt.hypervisor import Libvirt
 
 from .conftest import MIB, OTHER_OWNER, OWNER, Copy, Hypervisors, backup, copy_all
 from .test_running import assert_exact

@@ -7,12 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from vbackup_libvirt.hypervisor import Libvirt
 
 from tests.lab.fixtures import GuestFactory
 from tests.lab.guest import Guest
 from tests.lab.libvirtd import until
 from vbackup.api import CaptureRequest, GuestError, Quiesce, RestoreRequest
+from vbackup_libvirt.hypervisor import Libvirt
 
 from .conftest import OWNER, Hypervisors, backup, restore
 

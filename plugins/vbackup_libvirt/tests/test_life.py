@@ -9,11 +9,11 @@ from pathlib import Path
 
 import libvirt
 import pytest
-from vbackup_libvirt.hypervisor import Libvirt
 
 from tests.lab.domain import Disk
 from tests.lab.fixtures import GuestFactory
 from tests.lab.guest import Guest
+from vbackup_libvirt.hypervisor import Libvirt
 
 from .conftest import MIB, Copy, backup
 from .test_stopped import image_bitmaps, write

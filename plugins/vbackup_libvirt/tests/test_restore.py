@@ -7,13 +7,13 @@ from pathlib import Path
 
 import libvirt
 import pytest
-from vbackup_libvirt.hypervisor import Libvirt
 
 from tests.lab.domain import Disk
 from tests.lab.fixtures import GuestFactory
 from tests.lab.guest import Guest
 from tests.lab.libvirtd import Libvirtd
 from vbackup.api import AlreadyExists, Busy, NoSpace, NotFound, RestoreDisk, RestoreRequest
+from vbackup_libvirt.hypervisor import Libvirt
 
 from .conftest import MIB, OTHER_OWNER, OWNER, Copy, backup, restore, runs
 from .test_running import FOREIGN, assert_exact

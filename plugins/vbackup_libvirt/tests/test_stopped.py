@@ -9,11 +9,11 @@ from pathlib import Path
 
 import libvirt
 import pytest
-from vbackup_libvirt.hypervisor import Libvirt
 
 from tests.lab.domain import Disk
 from tests.lab.fixtures import GuestFactory
 from vbackup.api import Busy, CaptureRequest, Quiesce
+from vbackup_libvirt.hypervisor import Libvirt
 
 from .conftest import MIB, OTHER_OWNER, OWNER, backup, copy_all
 from .test_running import assert_exact

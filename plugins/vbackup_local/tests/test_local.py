@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
-from vbackup_local.transport import Local, LocalOptions
 
 from vbackup.api import AlreadyExists, Level, NotFound, ObjectInfo, Unavailable, Unsupported
 from vbackup.api.clock import now
 from vbackup.testing.transport_contract import TransportContract
+from vbackup_local.transport import Local, LocalOptions
 
 
 class TestLocal(TransportContract):

@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from functools import partial
 
 import pytest
-from vbackup_local.transport import Local, LocalOptions
 
 from vbackup.api import AccessDenied, Level, NoSpace
+from vbackup_local.transport import Local, LocalOptions
 
 KIB = 1 << 10
 STEPS = ("mkdir", "open", "write", "fsync", "link", "rename", "unlink", "close")

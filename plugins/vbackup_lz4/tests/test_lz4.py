@@ -5,10 +5,10 @@ from __future__ import annotations
 import lz4.block
 import pytest
 from pydantic import ValidationError
-from vbackup_lz4.codec import Lz4, Lz4Options
 
 from vbackup.api import Corrupt
 from vbackup.testing.codec_contract import CONTEXT, CodecContract
+from vbackup_lz4.codec import Lz4, Lz4Options
 
 
 class TestLz4(CodecContract):

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from vbackup_qemu.host import Host, LocalHost, SshHost
 
 

@@ -9,9 +9,9 @@ import threading
 from pathlib import Path
 
 import pytest
-from vbackup_qemu.host import Host, SshHost
 
 from vbackup.api import AccessDenied, AlreadyExists, NoSpace, NotFound, Unavailable, Unsupported, VBackupError
+from vbackup_qemu.host import Host, SshHost
 
 NASTY = "a b'c\"$(touch x);*\n-é"
 

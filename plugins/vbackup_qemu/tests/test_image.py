@@ -7,11 +7,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
+from vbackup.api import Busy, ConfigError, NoSpace, NotFound, VBackupError
 from vbackup_qemu import image
 from vbackup_qemu.host import Host, LocalHost
 from vbackup_qemu.server import serve
-
-from vbackup.api import Busy, ConfigError, NoSpace, NotFound, VBackupError
 
 SIZE = 4 << 20
 

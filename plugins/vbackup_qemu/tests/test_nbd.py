@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+from vbackup.api import CaptureLost, Extent, Kind, NoSpace, Range, Run, Unavailable, Unsupported, split
 from vbackup_qemu import connection, image, libnbd
 from vbackup_qemu.host import LocalHost
 from vbackup_qemu.nbd import ALLOCATION, NbdClient, allocation, bitmap_context, changed, dirty
 from vbackup_qemu.server import serve
-
-from vbackup.api import CaptureLost, Extent, Kind, NoSpace, Range, Run, Unavailable, Unsupported, split
 
 MIB = 1 << 20
 SIZE = 8 * MIB

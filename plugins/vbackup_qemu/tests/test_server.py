@@ -10,12 +10,12 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from vbackup.api import Busy, CaptureLost, ConfigError, NotFound, Range, Unsupported
 from vbackup_qemu import image
 from vbackup_qemu.host import Host, LocalHost
 from vbackup_qemu.nbd import NbdClient
 from vbackup_qemu.server import serve
-
-from vbackup.api import Busy, CaptureLost, ConfigError, NotFound, Range, Unsupported
 
 SIZE = 4 << 20
 

@@ -8,14 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from vbackup.api import Extent, Kind, NoSpace, PluginError, Range, Run, split
 from vbackup_qemu import image
 from vbackup_qemu.host import Host, LocalHost
 from vbackup_qemu.nbd import NbdClient, bitmap_context
 from vbackup_qemu.server import serve
 from vbackup_qemu.sink import ImageSink
 from vbackup_qemu.source import NbdDisk
-
-from vbackup.api import Extent, Kind, NoSpace, PluginError, Range, Run, split
 
 MIB = 1 << 20
 SIZE = 8 * MIB

@@ -6,10 +6,10 @@ import bz2
 import zlib
 
 import pytest
-from vbackup_stdcodecs.codecs import Bzip2, Deflate, Nothing
 
 from vbackup.api import Corrupt
 from vbackup.testing.codec_contract import CONTEXT, CodecContract
+from vbackup_stdcodecs.codecs import Bzip2, Deflate, Nothing
 
 
 class TestDeflate(CodecContract):

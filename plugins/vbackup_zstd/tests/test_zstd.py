@@ -8,10 +8,10 @@ import sys
 import pytest
 import zstandard
 from pydantic import ValidationError
-from vbackup_zstd.codec import Zstd, ZstdOptions
 
 from vbackup.api import Corrupt
 from vbackup.testing.codec_contract import CONTEXT, CodecContract
+from vbackup_zstd.codec import Zstd, ZstdOptions
 
 
 class TestZstd(CodecContract):
