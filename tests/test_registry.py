@@ -21,7 +21,7 @@ from vbackup.api import (
     Task,
     hookimpl,
 )
-from vbackup.jobs import inprocess
+from vbackup.engine import parallel
 from vbackup.jobs.inprocess import InProcess
 from vbackup.registry import PluginInfo, Registry
 
@@ -311,9 +311,9 @@ def test_closing_the_executors_iterator_waits_for_what_runs_and_starts_nothing_m
     begun: list[str] = []
     ended: list[str] = []
     second_runs, go_on = threading.Event(), threading.Event()
-    wait = inprocess._Gate.wait_until_empty
+    wait = parallel.Gate.wait_until_empty
 
-    def go_on_and_wait(gate: inprocess._Gate) -> None:
+    def go_on_and_wait(gate: parallel.Gate) -> None:
         go_on.set()
         wait(gate)
 
@@ -324,7 +324,7 @@ def test_closing_the_executors_iterator_waits_for_what_runs_and_starts_nothing_m
             go_on.wait(30)
         ended.append(task.machine)
 
-    monkeypatch.setattr(inprocess._Gate, "wait_until_empty", go_on_and_wait)
+    monkeypatch.setattr(parallel.Gate, "wait_until_empty", go_on_and_wait)
     results = InProcess(InProcess.options()).run(tasks(5), work, 1)
     assert next(results)[0].machine == "m0"
     assert second_runs.wait(30)
@@ -336,14 +336,14 @@ def test_a_task_whose_thread_the_pool_forgot_is_waited_for(monkeypatch: pytest.M
     """As when a signal arrives in the moment between the start of a thread and the pool's note of it."""
     ended: list[str] = []
     runs, go_on = threading.Event(), threading.Event()
-    start, wait = threading.Thread.start, inprocess._Gate.wait_until_empty
+    start, wait = threading.Thread.start, parallel.Gate.wait_until_empty
 
     def start_and_stop(thread: threading.Thread) -> None:
         start(thread)
         assert runs.wait(30)
         raise KeyboardInterrupt
 
-    def go_on_and_wait(gate: inprocess._Gate) -> None:
+    def go_on_and_wait(gate: parallel.Gate) -> None:
         go_on.set()
         wait(gate)
 
@@ -353,7 +353,7 @@ def test_a_task_whose_thread_the_pool_forgot_is_waited_for(monkeypatch: pytest.M
         ended.append(task.machine)
 
     monkeypatch.setattr(threading.Thread, "start", start_and_stop)
-    monkeypatch.setattr(inprocess._Gate, "wait_until_empty", go_on_and_wait)
+    monkeypatch.setattr(parallel.Gate, "wait_until_empty", go_on_and_wait)
     with pytest.raises(KeyboardInterrupt):
         list(InProcess(InProcess.options()).run(tasks(3), work, 2))
     assert ended == ["m0"]

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, GetJsonSchemaHandler, model_validator
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from vbackup.api import Name, Options
 
@@ -30,6 +32,12 @@ class Image(Options):
 
     path: Path = Field(description="absolute")
     format: Format = Field(description="needed only where the file name does not tell: .qcow2, .raw, .img, .vmdk ...")
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """Let the schema know the short form too, and that the format may be left to the name."""
+        item = handler.resolve_ref_schema(handler(schema))
+        return {"anyOf": [{"type": "string"}, {**item, "required": ["path"]}]}
 
     @model_validator(mode="before")
     @classmethod

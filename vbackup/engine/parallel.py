@@ -25,24 +25,61 @@ class Stop(threading.Event):
         return super().is_set() or self._outer.is_set()
 
 
+class Gate:
+    """Counts what runs. The pool alone would not do: a signal while it starts a thread makes it forget that thread."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._inside = 0
+        self._open = True
+
+    def through(self, work: Callable[[], T]) -> tuple[T, ...]:
+        """Call ``work`` and return its result, or nothing when the gate is shut."""
+        with self._changed:
+            if not self._open:
+                return ()
+            self._inside += 1
+        try:
+            return (work(),)
+        finally:
+            with self._changed:
+                self._inside -= 1
+                self._changed.notify_all()
+
+    def shut(self) -> None:
+        """Let nothing more begin."""
+        with self._changed:
+            self._open = False
+
+    def wait_until_empty(self) -> None:
+        """Wait for what has begun."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._inside == 0)
+
+
 def side_by_side(work: Sequence[Callable[[], T]], stop: threading.Event) -> list[T]:
     """Call all of ``work``, a few at once; return the results in order.
 
-    When one fails ``stop`` is set, the others end as soon as they see it, and the first failure is raised.
+    When one fails, or a signal arrives, ``stop`` is set, and the others end as soon as they see it. Nothing runs any
+    more when this returns or raises; what is raised is the first failure.
     """
     if not work:
         return []
+    gate = Gate()
     with ThreadPoolExecutor(min(len(work), DISKS_AT_ONCE), "disk") as pool:
-        futures = [pool.submit(step) for step in work]
         try:
+            futures = [pool.submit(gate.through, step) for step in work]
             wait(futures, return_when=FIRST_EXCEPTION)
-        finally:  # also when a signal arrives here
-            if any(not future.done() or _failure(future) for future in futures):
+            if any(_failure(future) for future in futures):
                 stop.set()
-                for future in futures:
-                    future.cancel()
+        except BaseException:
+            stop.set()
+            raise
+        finally:
+            gate.shut()
+            gate.wait_until_empty()
     raise_cause(_failure(future) for future in futures)
-    return [future.result() for future in futures]
+    return [result for future in futures for result in future.result()]
 
 
 def _failure(future: Future[T]) -> BaseException | None:

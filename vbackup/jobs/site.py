@@ -103,7 +103,7 @@ class Site:
 
     def _new_transport(self, alias: str) -> TransportRole:
         entry = self.config.transports[alias]
-        return RetryingTransport(self.registry.transports[entry.type](entry), STORE_DEADLINE)
+        return RetryingTransport(self.registry.transports[entry.type](entry), STORE_DEADLINE, wait=self.stop.wait)
 
     def _new_target(self, alias: str) -> Target:
         return self.make_target(alias, self.config.targets[alias].key.resolve)
