@@ -103,7 +103,7 @@ class DiskCounts:
     zero: int
     duplicate: int
     samples: tuple[int, ...] = ()
-    """Offsets of up to 64 blocks that changed, chosen evenly."""
+    """Offsets of a few blocks that changed, chosen evenly; 64 at the most."""
 
 
 class DiskWriter(Protocol):

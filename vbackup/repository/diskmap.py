@@ -16,7 +16,7 @@ from typing import NamedTuple
 from vbackup.api import Corrupt, Extent, Kind, PluginError
 from vbackup.repository.layout import FANOUT, ID_SIZE, ZERO_ID
 
-SAMPLES = 64
+SAMPLES = 16
 _UNITS: tuple[int, ...] = tuple(FANOUT**level for level in range(8))
 
 
