@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import os
+import random
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+
+def noise(path: Path, size: int, seed: int) -> None:
+    """Write bytes that nothing compresses. In pieces: a child's peak memory is never counted below our own."""
+    rng = random.Random(seed)
+    with path.open("wb") as file:
+        for start in range(0, size, 1 << 20):
+            file.write(rng.randbytes(min(1 << 20, size - start)))
 
 
 @dataclass(frozen=True)

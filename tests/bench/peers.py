@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.bench.measure import Cost, cost, stored, table
+from tests.bench.measure import Cost, cost, noise, stored, table
 from tests.bench.site import Site
 from tests.lab.domain import Disk, Machine
 from tests.lab.guest import Guest, copy_disk
@@ -61,7 +61,7 @@ def make_disk(place: Path) -> Path:
                 to.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(path, to)
                 left -= path.stat().st_size
-    (tree / "noise").write_bytes(random.Random(1).randbytes(NOISE))
+    noise(tree / "noise", NOISE, 1)
     raw, disk = place / "disk.raw", place / "disk.qcow2"
     subprocess.run(["truncate", "-s", "3G", raw], check=True)
     subprocess.run(["mkfs.ext4", "-q", "-d", tree, raw], check=True)
