@@ -21,6 +21,7 @@ class Directories:
 
     def __init__(self, root: Path) -> None:
         self._root = root
+        self._identity: tuple[int, int] | None = None  # of the root: what is below a mount point is not the store
         self._durable: set[tuple[str, ...]] = set()
         # Another process may have made a directory and not yet made it durable: before relying on one we do that
         # ourselves, once.
@@ -56,13 +57,23 @@ class Directories:
 
     def _open_root(self) -> int:
         try:
-            return os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            descriptor = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except (FileNotFoundError, NotADirectoryError) as error:
             raise Unavailable(
                 f"the directory {self._root} is not there",
                 hint="is its disk mounted? `vbackup init` makes the directory of a new target",
                 transient=False,
             ) from error
+
+        stat = os.fstat(descriptor)
+        identity = (stat.st_dev, stat.st_ino)
+        self._identity = self._identity or identity
+        if identity != self._identity:
+            os.close(descriptor)
+            raise Unavailable(
+                f"the directory {self._root} is another one than before", hint="was its disk unmounted meanwhile?"
+            )
+        return descriptor
 
     def _make(self, segment: str, parent: int, path: tuple[str, ...]) -> None:
         made = False

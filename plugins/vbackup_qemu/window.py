@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 
 from vbackup.api import Run
 
-MAX_IN_FLIGHT = 32 << 20
+MAX_IN_FLIGHT = 16 << 20
 """Bytes of requests under way on one connection."""
 MAX_WRITE = 4 << 20
 MAX_ZERO = 1 << 30

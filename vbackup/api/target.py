@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, Self
 
-from pydantic import BaseModel, Field
+from pydantic import AwareDatetime, BaseModel, Field, model_validator
 
 from vbackup.api.codec import Codec
 from vbackup.api.extents import Extent, Range
@@ -39,7 +38,7 @@ class Point(Description):
     machine: Name
     hypervisor: str = Field(max_length=255, description="its name in the configuration that made the point")
     hypervisor_type: str = Field(max_length=64)
-    time: datetime = Field(description="the moment of the capture, UTC")
+    time: AwareDatetime = Field(description="the moment of the capture, UTC")
     seconds: float = Field(default=0, ge=0, description="how long the run took")
     description: MachineDescription
     disks: tuple[PointDisk, ...]
@@ -49,6 +48,12 @@ class Point(Description):
     quiesced: bool = False
     marker: Marker | None = None
     warnings: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _keys_are_unique(self) -> Self:
+        if len({disk.key for disk in self.disks}) != len(self.disks):
+            raise ValueError("two disks have one key")
+        return self
 
     @property
     def read(self) -> int:

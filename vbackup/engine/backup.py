@@ -12,6 +12,8 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from pydantic import ValidationError
+
 from vbackup.api import (
     Capture,
     CaptureRequest,
@@ -19,6 +21,7 @@ from vbackup.api import (
     Hypervisor,
     Key,
     MachineRef,
+    PluginError,
     Point,
     PointDisk,
     Quiesce,
@@ -54,12 +57,22 @@ class BackUp:
         """Make a restore point of a machine; ``previous`` is its newest one in the same target."""
         began = time.monotonic()
         request = CaptureRequest(self.owner, previous.marker if previous else None, self.quiesce)
-        with self.hypervisor.capture(machine.name, request) as capture:
-            disks = self._copy(capture, previous)
-            capture.check()
-            point = self._point(capture, disks, previous, time.monotonic() - began)
-            self.writer.commit(point)
-        return Made(point, self._settle(machine, point))
+        point: Point | None = None
+        leftovers: list[str] = []
+        try:
+            with self.hypervisor.capture(machine.name, request) as capture:
+                disks = self._copy(capture, previous)
+                capture.check()
+                made = self._point(capture, disks, previous, time.monotonic() - began)
+                self.writer.commit(made)
+                point = made
+        except VBackupError as error:
+            if point is None:
+                raise
+            leftovers.append(f"the capture of {machine.name} did not end well, after its point was durable: {error}")
+        if point is None:
+            raise PluginError(f"the hypervisor plugin swallowed an error while {machine.name} was captured")
+        return Made(point, (*leftovers, *self._settle(machine, point)))
 
     def _copy(self, capture: Capture, previous: Point | None) -> list[PointDisk]:
         stop = Stop(self.stop)
@@ -79,20 +92,25 @@ class BackUp:
             for disk in disks
             if disk.full_reason and previous is not None and _unexpected(disk, previous)
         ]
-        return Point(
-            id=uuid.uuid4().hex,
-            machine=capture.machine.name,
-            hypervisor=self.alias,
-            hypervisor_type=self.hypervisor.name,
-            time=capture.time,
-            seconds=round(seconds, 3),
-            description=capture.machine,
-            disks=tuple(disks),
-            files=files,
-            quiesced=capture.quiesced,
-            marker=capture.marker,
-            warnings=(*capture.notes, *self.writer.notes, *reread),
-        )
+        try:
+            return Point(
+                id=uuid.uuid4().hex,
+                machine=capture.machine.name,
+                hypervisor=self.alias,
+                hypervisor_type=self.hypervisor.name,
+                time=capture.time,
+                seconds=round(seconds, 3),
+                description=capture.machine,
+                disks=tuple(disks),
+                files=files,
+                quiesced=capture.quiesced,
+                marker=capture.marker,
+                warnings=(*capture.notes, *self.writer.notes, *reread),
+            )
+        except ValidationError as error:
+            raise PluginError(
+                f"{capture.machine.name}: the hypervisor plugin gave what is not valid: {error}"
+            ) from error
 
     def _settle(self, machine: MachineRef, point: Point) -> tuple[str, ...]:
         if point.marker is None:

@@ -32,6 +32,7 @@ from vbackup.api import (
 
 READ_SIZE = 4 << 20
 _PROGRESS_SECONDS = 0.2
+_MOST_WAITING = 4096
 
 LIED = "change tracking called a block unchanged that has changed (was the storage rolled back?)"
 NO_BASE = "this target has no restore point of the disk yet"
@@ -70,9 +71,10 @@ class DiskCopy:
         if problem is not None:
             return self._copy(problem, None)
         try:
-            return self._copy(reason, self.base)
-        except _TrackingLied:
-            return self._copy(LIED, self.base)
+            try:
+                return self._copy(reason, self.base)
+            except _TrackingLied:
+                return self._copy(LIED, self.base)
         except Corrupt as error:
             return self._copy(f"the restore point before is damaged: {error.message}", None)
 
@@ -81,7 +83,7 @@ class DiskCopy:
         self._counts = _Counts(read=already_read)
         disk = self.writer.disk(self.source.size, base)
         extents = align(self.source.extents(full=full_reason is not None), self.writer.block_size, self.source.size)
-        steps = _Steps(self, disk, extents)
+        steps = _Steps(self, disk, extents, is_full=full_reason is not None)
         for block in self.source.read(steps.ranges()):
             if self.stop.is_set():
                 raise Interrupted(f"stopped while disk {self.source.key} was copied")
@@ -120,11 +122,12 @@ class _Read(NamedTuple):
 class _Steps:
     """What is to be done, in the order of the disk, while reads are under way."""
 
-    def __init__(self, copy: DiskCopy, disk: DiskWriter, extents: Iterator[Extent]) -> None:
+    def __init__(self, copy: DiskCopy, disk: DiskWriter, extents: Iterator[Extent], *, is_full: bool) -> None:
         self._copy = copy
         self._counts = copy._counts  # noqa: SLF001 - two halves of one thing
         self._disk = disk
         self._extents = extents
+        self._is_full = is_full
         self._waiting: deque[Extent | _Read] = deque()
         base = copy.base
         self._samples = deque(sorted(base.samples)) if base else deque()
@@ -137,12 +140,28 @@ class _Steps:
                     self._waiting.append(_Read(part, is_probe=False))
                     yield part
                 continue
+            if len(self._waiting) >= _MOST_WAITING:
+                # Reading is always right; and the next read lets those that wait before it go.
+                first = Extent(extent.offset, min(extent.length, self._copy.writer.block_size), Kind.DATA)
+                self._waiting.append(_Read(Range(first.offset, first.length), is_probe=False))
+                yield Range(first.offset, first.length)
+                if extent.length == first.length:
+                    continue
+                extent = Extent(first.end, extent.length - first.length, extent.kind)  # noqa: PLW2901
             if extent.kind is Kind.UNCHANGED:
+                self._check_unchanged(extent)
                 for probe in self._probes(extent):
                     self._waiting.append(_Read(probe, is_probe=True))
                     yield probe
             self._waiting.append(extent)
             self._pass_over()
+
+    def _check_unchanged(self, extent: Extent) -> None:
+        source, base, block = self._copy.source, self._copy.base, self._copy.writer.block_size
+        if self._is_full:
+            raise PluginError(f"disk {source.key}: the hypervisor plugin says unchanged where all was asked for")
+        if base is not None and base.size != source.size and extent.end > base.size // block * block:
+            raise _TrackingLied
 
     def _probes(self, extent: Extent) -> Iterator[Range]:
         block = self._copy.writer.block_size

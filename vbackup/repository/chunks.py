@@ -10,7 +10,7 @@ import itertools
 import os
 from collections.abc import Callable, Sequence
 
-from vbackup.api import Buffer, Codec, CodecContext, Corrupt
+from vbackup.api import Buffer, Codec, CodecContext, Corrupt, NotFound, Unsupported
 from vbackup.repository.sealing import NONCE_SIZE, ChunkKind, Keys, derive
 
 HEADER_SIZE = 1 + NONCE_SIZE
@@ -85,5 +85,11 @@ class Chains:
         key = (salt, tuple(names))
         chain = self._chains.get(key)
         if chain is None:
-            chain = self._chains[key] = Chain(self._keys, [self._codec(name) for name in names], salt)
+            chain = self._chains[key] = Chain(self._keys, [self._find(name) for name in names], salt)
         return chain
+
+    def _find(self, name: str) -> Codec:
+        try:
+            return self._codec(name)
+        except NotFound as error:  # the data is there: that it cannot be read here is no damage
+            raise Unsupported(error.message, hint=error.hint) from error

@@ -127,19 +127,11 @@ class RepositoryDiskWriter:
             ids.append(chunk_id)
             fresh_ids.append(chunk_id)
             fresh.append(chunk)
-        try:
-            stored, known = session.put(ChunkKind.DATA, fresh_ids, fresh)
-        except BaseException as error:
-            session.fail(error)  # chunks that were claimed here will never come
-            raise
+        stored, known = session.put(ChunkKind.DATA, fresh_ids, fresh)
         return _Stored(ids, stored, known, zero)
 
     def _store_node(self, node: bytes) -> bytes:
-        try:
-            node_id, stored = self._session.put_node(node)
-        except BaseException as error:
-            self._session.fail(error)
-            raise
+        node_id, stored = self._session.put_node(node)
         self._stored += stored
         return node_id
 

@@ -1,6 +1,7 @@
 """Index objects: which chunk is where. Derived data: every pack's footer says the same of that pack.
 
-A sealed index object lists packs: ``name (32) | header length (2) | header | entries (4) | entry ...``. Its object
+A sealed index object lists packs: ``name (32) | size (8) | header length (2) |
+number of entries (4) | header | entry ...``. Its object
 name is the BLAKE3 of its sealed bytes, so that any change to it is seen.
 """
 
@@ -17,14 +18,18 @@ from vbackup.repository.packs import ENTRY_SIZE, Pack, pack_entries, unpack_entr
 from vbackup.repository.sealing import Keys
 
 KIND = "index"
-_HEAD = struct.Struct(f"<{ID_SIZE}sHI")
+_HEAD = struct.Struct(f"<{ID_SIZE}sQHI")
 
 
 def write_index(keys: Keys, packs: Sequence[Pack]) -> tuple[str, bytes]:
     """Return the object key and the sealed bytes of an index of ``packs``."""
     parts: list[bytes] = []
     for pack in packs:
-        parts += (_HEAD.pack(pack.name, len(pack.header), len(pack.entries)), pack.header, pack_entries(pack.entries))
+        parts += (
+            _HEAD.pack(pack.name, pack.size, len(pack.header), len(pack.entries)),
+            pack.header,
+            pack_entries(pack.entries),
+        )
     sealed = keys.seal(KIND, b"", b"".join(parts))
     return f"{INDEX}/{blake3(sealed).hexdigest()}", sealed
 
@@ -43,7 +48,7 @@ def _packs(data: memoryview) -> Iterator[Pack]:
     position = 0
     while position < len(data):
         try:
-            name, header_length, count = _HEAD.unpack_from(data, position)
+            name, size, header_length, count = _HEAD.unpack_from(data, position)
         except struct.error:
             raise Corrupt("it ends early") from None
         position += _HEAD.size
@@ -51,5 +56,5 @@ def _packs(data: memoryview) -> Iterator[Pack]:
         if stop > len(data):
             raise Corrupt("it ends early")
         header = bytes(data[position : position + header_length])
-        yield Pack(name, header, list(unpack_entries(data[position + header_length : stop])))
+        yield Pack(name, size, header, list(unpack_entries(data[position + header_length : stop])))
         position = stop

@@ -7,6 +7,7 @@ and needs no stretching: its slot has the least parameters, so that opening a re
 from __future__ import annotations
 
 import base64
+import itertools
 import os
 from typing import Literal
 
@@ -17,8 +18,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from vbackup.api import Corrupt, NotFound, Transport, WrongKey
 from vbackup.repository.layout import KEYS
+from vbackup.repository.store import bounded
 
 KEY_FILE_PREFIX = b"VBACKUP-KEY-1:"
+MAX_SLOTS = 64
+_MAX_SLOT = 4096
 _PURPOSE = b"vbackup 1 slot"
 
 
@@ -26,8 +30,8 @@ class Argon2(BaseModel):
     """Parameters of a slot, bounded: they come from the store and are used before anything is authenticated."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    memory_kib: int = Field(ge=8, le=1 << 20)
-    iterations: int = Field(ge=1, le=64)
+    memory_kib: int = Field(ge=8, le=256 << 10)
+    iterations: int = Field(ge=1, le=8)
     lanes: int = Field(ge=1, le=16)
 
 
@@ -41,6 +45,7 @@ class Slot(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     type: Literal["passphrase", "key-file"]
     argon2id: Argon2
+    repository: str = Field(pattern=r"^[0-9a-f]{32}$", description="so that its id is not lost with one object")
     salt: str = Field(pattern=r"^[0-9a-f]{32}$")
     nonce: str = Field(pattern=r"^[0-9a-f]{24}$")
     wrapped: str = Field(pattern=r"^[0-9a-f]{96}$")
@@ -60,6 +65,7 @@ def wrap(master: bytes, secret: bytes, repository: bytes) -> Slot:
     return Slot(
         type="key-file" if is_file else "passphrase",
         argon2id=parameters,
+        repository=repository.hex(),
         salt=salt.hex(),
         nonce=nonce.hex(),
         wrapped=sealed.hex(),
@@ -73,17 +79,20 @@ def unlock(transport: Transport, secret: bytes, repository: bytes) -> bytes:
     be read.
     """
     broken: list[str] = []
-    seen = 0
-    for info in transport.list(KEYS):
-        seen += 1
+    kind = "key-file" if secret.startswith(KEY_FILE_PREFIX) else "passphrase"
+    listed = [info.key for info in itertools.islice(transport.list(KEYS), MAX_SLOTS)]
+    seen = len(listed)
+    for key in listed:
         try:
-            slot = Slot.model_validate_json(transport.get(info.key))
-        except ValidationError:
-            broken.append(info.key)
+            slot = Slot.model_validate_json(bounded(transport, key, _MAX_SLOT))
+        except (Corrupt, ValidationError):
+            broken.append(key)
+            continue
+        if slot.type != kind:
             continue
         try:
-            key = AESGCM(_stretch(secret, bytes.fromhex(slot.salt), slot.argon2id))
-            return key.decrypt(bytes.fromhex(slot.nonce), bytes.fromhex(slot.wrapped), _PURPOSE + repository)
+            wrapping = AESGCM(_stretch(secret, bytes.fromhex(slot.salt), slot.argon2id))
+            return wrapping.decrypt(bytes.fromhex(slot.nonce), bytes.fromhex(slot.wrapped), _PURPOSE + repository)
         except InvalidTag:
             continue
     if not seen:

@@ -11,6 +11,7 @@ POINTS = "points"
 
 DEFAULT_CHUNK_SIZE = 128 << 10
 PACK_SIZE = 32 << 20
+PACK_ENTRIES = 1 << 14
 INDEX_ENTRIES = 1 << 16
 """Chunks in one index object at the most: bounds what a session holds in memory before they are on disk."""
 

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from vbackup.api import Buffer, Corrupt, Transport
 from vbackup.repository.chunks import MAX_CODECS, Chain
-from vbackup.repository.layout import ID_SIZE, pack_key
+from vbackup.repository.layout import ID_SIZE, PACK_ENTRIES, PACK_SIZE, pack_key
 from vbackup.repository.sealing import ChunkKind, Keys
 
 MAGIC = b"VBPACK1\n"
@@ -53,6 +53,7 @@ class Pack(NamedTuple):
     """A pack as the index knows it."""
 
     name: bytes
+    size: int
     header: bytes
     entries: list[Entry]
 
@@ -82,9 +83,9 @@ class PackBuilder:
         self.entries: list[Entry] = []
 
     @property
-    def size(self) -> int:
-        """Bytes so far."""
-        return len(self._data)
+    def is_full(self) -> bool:
+        """Whether it is time for the next one: by its bytes or, where chunks shrink to nothing, by their number."""
+        return len(self._data) >= PACK_SIZE or len(self.entries) >= PACK_ENTRIES
 
     def add(self, chunk_id: bytes, kind: ChunkKind, blob: bytes, size: int) -> None:
         """Append a blob."""
@@ -96,7 +97,7 @@ class PackBuilder:
         footer = self._keys.seal(FOOTER, self.header, pack_entries(self.entries))
         self._data += footer
         self._data += _TAIL.pack(len(footer), END)
-        return Pack(blake3(self._data).digest(), self.header, self.entries), self._data
+        return Pack(blake3(self._data).digest(), len(self._data), self.header, self.entries), self._data
 
 
 def read_pack(transport: Transport, keys: Keys, name: bytes) -> Pack:
@@ -111,7 +112,7 @@ def read_pack(transport: Transport, keys: Keys, name: bytes) -> Pack:
         length, end = _TAIL.unpack(tail[-_TAIL.size :])
     except struct.error:
         raise Corrupt(f"pack {key} is truncated") from None
-    if end != END or length > total:
+    if end != END or length + _TAIL.size > total:
         raise Corrupt(f"pack {key} is truncated or is no pack")
     if length + _TAIL.size > len(tail):
         tail = transport.get(key, total - length - _TAIL.size)
@@ -121,7 +122,7 @@ def read_pack(transport: Transport, keys: Keys, name: bytes) -> Pack:
         entries = list(unpack_entries(keys.open(FOOTER, header, footer)))
     except Corrupt as error:
         raise Corrupt(f"pack {key} is damaged: {error.message}") from error
-    return Pack(name, header, entries)
+    return Pack(name, total, header, entries)
 
 
 def parse_header(header: bytes, key: str) -> Header:

@@ -10,12 +10,14 @@ import re
 
 from pydantic import ValidationError
 
-from vbackup.api import AlreadyExists, Corrupt, Damage, NotFound, Point, Transport
+from vbackup.api import AlreadyExists, Corrupt, Damage, NotFound, PluginError, Point, Transport
 from vbackup.repository.cache import Cache
 from vbackup.repository.layout import POINTS
 from vbackup.repository.sealing import Keys
+from vbackup.repository.store import bounded
 
 KIND = "point"
+MAX_POINT = 32 << 20
 _ID = re.compile(r"[0-9a-f]{32}")
 
 
@@ -25,12 +27,24 @@ def point_key(point_id: str) -> str:
 
 
 def put_point(transport: Transport, keys: Keys, point: Point) -> None:
-    """Write a point; from here on it exists. Raises `AlreadyExists`."""
-    sealed = keys.seal(KIND, bytes.fromhex(point.id), point.model_dump_json().encode())
+    """Write a point; from here on it exists. Raises `AlreadyExists`; `PluginError` for one that could not be read."""
+    try:
+        document = point.model_dump_json().encode()
+        Point.model_validate_json(document)
+    except ValueError as error:  # pydantic's errors are such
+        raise PluginError(f"{point.machine}: the hypervisor plugin gave what cannot be stored: {error}") from error
+    if len(document) > MAX_POINT:
+        raise PluginError(f"{point.machine}: its description has {len(document)} bytes, of {MAX_POINT} at the most")
+    sealed = keys.seal(KIND, bytes.fromhex(point.id), document)
     try:
         transport.put(point_key(point.id), sealed, if_absent=transport.can_put_if_absent)
     except AlreadyExists as error:
         raise AlreadyExists(f"restore point {point.id} is there already") from error
+
+
+def get_point(transport: Transport, point_id: str) -> bytes:
+    """Get a point's object. Raises: `Corrupt`, `NotFound`."""
+    return bounded(transport, point_key(point_id), MAX_POINT + 1024)
 
 
 def open_point(keys: Keys, point_id: str, sealed: bytes) -> Point:
@@ -59,7 +73,7 @@ def load_points(transport: Transport, keys: Keys, cache: Cache) -> tuple[list[Po
         try:
             sealed = cached.get(point_id)
             if sealed is None:
-                sealed = transport.get(point_key(point_id))
+                sealed = get_point(transport, point_id)
             points.append(open_point(keys, point_id, sealed))
             if point_id not in cached:
                 fresh[point_id] = sealed

@@ -18,8 +18,8 @@ from vbackup.repository.budget import ByteBudget
 from vbackup.repository.diskmap import DiskMap, Shape
 from vbackup.repository.diskwriter import RepositoryDiskWriter, base_map
 from vbackup.repository.index import write_index
-from vbackup.repository.layout import INDEX_ENTRIES, PACK_SIZE, pack_key
-from vbackup.repository.packs import Pack, PackBuilder
+from vbackup.repository.layout import INDEX_ENTRIES, pack_key
+from vbackup.repository.packs import PackBuilder
 from vbackup.repository.points import put_point
 from vbackup.repository.sealing import ChunkKind
 from vbackup.repository.store import ChunkStore
@@ -45,12 +45,14 @@ class Session:
         self._lock = threading.Condition()
         self._flushing = threading.Lock()
         self._builder = PackBuilder(store.keys, self._chain)
-        self._claimed: set[bytes] = set()  # claimed, not yet in a pack
+        self._claimed: set[bytes] = set()  # being encoded by somebody, not yet in a pack
         self._packed: set[bytes] = set()  # in a pack, not yet in the cache
         self._outstanding: set[PackBuilder] = set()  # full, not yet stored
-        synced = store.sync(adopt=True)
-        self._unlisted = synced.adopted  # stored, not yet in an index object
-        self._notes = tuple(synced.notes)
+        begun = store.begin()
+        self._trust = begun.trust
+        self._unlisted = begun.adopted  # stored, not yet in an index object
+        self._notes = tuple(begun.notes)
+        self._indexing = threading.Lock()
         self._failure: BaseException | None = None
 
     @property
@@ -67,10 +69,10 @@ class Session:
         """Say whether a disk's chunks are all there; they are looked for only when packs are missing."""
         try:
             tree = self._tree(base)
-            if self._store.packs_missing:
+            if self._store.is_doubtful:
                 lost = sum(self._unknown(tree, first, end) for first, end, data in tree.runs() if data)
                 if lost:
-                    return f"the restore point before lacks {lost} chunks, whose packs are missing from the store"
+                    return f"the restore point before lacks {lost} chunks, whose packs are missing or damaged"
         except Corrupt as error:
             return f"the restore point before is damaged: {error.message}"
         return None
@@ -79,7 +81,7 @@ class Session:
         lost = 0
         for start in range(first, end, _LOOKUP):
             ids = list(set(tree.ids(start, min(start + _LOOKUP, end))))
-            lost += len(ids) - len(self._store.cache.known(ids))
+            lost += len(ids) - len(self._store.cache.known(ids, self._trust))
         return lost
 
     def _tree(self, disk: PointDisk) -> DiskMap:
@@ -109,18 +111,29 @@ class Session:
         return self._store.keys.chunk_id(kind, data)
 
     def put(self, kind: ChunkKind, ids: Sequence[bytes], chunks: Sequence[Buffer]) -> tuple[int, int]:
-        """Store those chunks that are new; return bytes of blobs stored and plain bytes that were already known."""
+        """Store those chunks that are new; return bytes of blobs stored and plain bytes that were already known.
+
+        On return all of them are in packs, also those that somebody else was storing at the same time: when that
+        fails, it is done here.
+        """
         stored = known = 0
-        fresh = self._claim(ids)
-        for chunk_id, data in zip(ids, chunks, strict=True):
-            if chunk_id not in fresh:
-                known += len(data)
-                continue
-            fresh.discard(chunk_id)
-            blob = self._chain.encode(kind, chunk_id, data)
-            stored += len(blob)
-            self._add(chunk_id, kind, blob, len(data))
-        return stored, known
+        left = dict(zip(ids, chunks, strict=True))
+        repeated = sum(map(len, chunks)) - sum(map(len, left.values()))
+        while left:
+            fresh, others = self._claim(list(left))
+            try:
+                for chunk_id in [chunk_id for chunk_id in left if chunk_id in fresh]:
+                    data = left[chunk_id]
+                    blob = self._chain.encode(kind, chunk_id, data)
+                    stored += len(blob)
+                    self._add(chunk_id, kind, blob, len(data))
+                    fresh.discard(chunk_id)
+                    del left[chunk_id]
+            finally:
+                self._unclaim(fresh)
+            known += sum(len(left.pop(chunk_id)) for chunk_id in [i for i in left if i not in others])
+            self._wait_for(others)
+        return stored, known + repeated
 
     def put_node(self, node: bytes) -> tuple[bytes, int]:
         """Store a disk map's node; return its id and the bytes of blobs stored."""
@@ -132,17 +145,29 @@ class Session:
 
     # -- packs ----------------------------------------------------------------------------------------------------
 
-    def _claim(self, ids: Sequence[bytes]) -> set[bytes]:
-        """Return those ids that the caller must store: unknown so far, and claimed by nobody else."""
+    def _claim(self, ids: Sequence[bytes]) -> tuple[set[bytes], set[bytes]]:
+        """Return those ids that the caller must store, and those that others are storing just now."""
         with self._lock:
             self._raise_failure()
-            fresh = {i for i in ids if i not in self._packed and i not in self._claimed}
-        fresh -= self._store.cache.known(list(fresh))
+            unknown = {i for i in ids if i not in self._packed}
+        unknown -= self._store.cache.known(list(unknown), self._trust)
         with self._lock:
-            fresh -= self._packed
-            fresh -= self._claimed
+            unknown -= self._packed
+            others = unknown & self._claimed
+            fresh = unknown - others
             self._claimed |= fresh
-        return fresh
+        return fresh, others
+
+    def _unclaim(self, ids: set[bytes]) -> None:
+        with self._lock:
+            self._claimed -= ids
+            self._lock.notify_all()
+
+    def _wait_for(self, ids: set[bytes]) -> None:
+        """Wait until nobody is storing ``ids`` any more. Whoever waits holds no claim, so there is no circle."""
+        if ids:
+            with self._lock:
+                self._wait(lambda: not ids & self._claimed)
 
     def _add(self, chunk_id: bytes, kind: ChunkKind, blob: bytes, size: int) -> None:
         with self._lock:
@@ -151,7 +176,7 @@ class Session:
             self._claimed.discard(chunk_id)
             self._packed.add(chunk_id)
             self._lock.notify_all()
-            full = self._take_pack() if self._builder.size >= PACK_SIZE else None
+            full = self._take_pack() if self._builder.is_full else None
         if full:
             self._upload(full)
 
@@ -180,34 +205,37 @@ class Session:
         with self._lock:
             self._unlisted.append(pack)
             full = sum(len(pack.entries) for pack in self._unlisted) >= INDEX_ENTRIES
-            packs, self._unlisted = (self._unlisted, []) if full else ([], self._unlisted)
-        self._put_index(packs)
+        if full:
+            self._put_index()
 
-    def _put_index(self, packs: list[Pack]) -> None:
-        if not packs:
-            return
-        key, sealed = write_index(self._store.keys, packs)
-        self._store.transport.put(key, sealed)
-        self._store.cache.add(key, packs)
-        self._store.cache.settle([pack_key(pack.name) for pack in packs])
-        with self._lock:
-            for pack in packs:
-                self._packed.difference_update(entry.id for entry in pack.entries)
+    def _put_index(self) -> None:
+        """List all packs that are stored and in no index; they stay unlisted until the index object is there."""
+        with self._indexing:
+            with self._lock:
+                packs = list(self._unlisted)
+            if not packs:
+                return
+            key, sealed = write_index(self._store.keys, packs)
+            self._store.transport.put(key, sealed)
+            self._trust.add(self._store.cache.add(key, packs))
+            self._store.cache.settle([pack_key(pack.name) for pack in packs])
+            with self._lock:
+                del self._unlisted[: len(packs)]
+                for pack in packs:
+                    self._packed.difference_update(entry.id for entry in pack.entries)
 
     def flush(self) -> None:
-        """Wait until every chunk that was claimed before now is in a stored pack that a stored index lists."""
-        with self._flushing:  # one at a time: what another flush has taken must be stored before this one returns
+        """Wait until all that was put before now is in stored packs that a stored index lists."""
+        with self._flushing:
             with self._lock:
-                claimed = set(self._claimed)
-                self._wait(lambda: not claimed & self._claimed)
+                self._raise_failure()
                 rest = self._take_pack() if self._builder.entries else None
                 outstanding = set(self._outstanding)
             if rest:
                 self._upload(rest)
             with self._lock:
                 self._wait(lambda: not outstanding & self._outstanding)
-                packs, self._unlisted = self._unlisted, []
-            self._put_index(packs)
+            self._put_index()
 
     def _wait(self, condition: Callable[[], bool]) -> None:
         self._lock.wait_for(lambda: self._failure is not None or condition())

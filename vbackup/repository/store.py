@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from vbackup.api import Codec, Corrupt, NotFound, Transport
-from vbackup.repository.cache import Cache, Location
+from vbackup.repository.cache import Cache, Location, Trust
 from vbackup.repository.chunks import Chain, Chains
 from vbackup.repository.index import read_index
 from vbackup.repository.layout import INDEX, PACKS, pack_key, pack_name
@@ -17,15 +18,20 @@ from vbackup.repository.sealing import ChunkKind, Keys
 
 log = logging.getLogger(__name__)
 
+MAX_INDEX = 64 << 20
+_REFRESH_SECONDS = 5.0
 _GAP = 64 << 10
 """Blobs of one pack that are no further apart than this are fetched with one request."""
 
 
-class Synced(NamedTuple):
-    """What was damaged or missing in the store and how it was healed; packs that no index lists."""
+class Begun(NamedTuple):
+    """What a writer session begins with."""
 
-    notes: list[str]
+    trust: Trust
     adopted: list[Pack]
+    """Packs that no index lists, of dead runs or of such as are under way."""
+    notes: list[str]
+    """What was damaged or missing and how it was healed."""
 
 
 class ChunkStore:
@@ -36,86 +42,116 @@ class ChunkStore:
         self.keys = keys
         self.cache = cache
         self.chains = Chains(keys, codec)
+        self.is_doubtful = False
+        """Whether packs are missing or were found damaged; known after `begin`."""
         self._headers: dict[bytes, Header] = {}
         self._lock = threading.Lock()
-        self._synced = False
+        self._generation = 0  # goes up when the cache was brought up to the store
         self._rebuilt = False
-        self.packs_missing = False
-        """Whether an index names packs that the store has not; known after ``sync(adopt=True)``."""
+        self._synced = False
+        self._last_refresh = -_REFRESH_SECONDS
 
-    def sync(self, *, adopt: bool = False) -> Synced:
-        """Bring the cache up to the stored index.
-
-        An index object that is damaged is replaced by the footers of the packs that no other one lists; with
-        ``adopt`` that is done for all such packs, so that what a dead run stored is found again.
-        """
+    def sync(self) -> list[str]:
+        """Bring the cache up to the stored index; return what was damaged."""
         with self._lock:
             self._synced = True
             notes = self._load_index()
-            adopted: list[Pack] = []
-            if notes or adopt:
-                more, adopted = self._match_packs()
-                notes += more
-            for note in notes:
+            if notes:
+                notes += self._match_packs()[1]
+            self._generation += 1
+            return notes
+
+    def begin(self) -> Begun:
+        """Bring the cache up to the store, and say what of it a session may build on."""
+        with self._lock:
+            self._synced = True
+            notes = self._load_index()
+            adopted, more, trust = self._match_packs()
+            self._generation += 1
+            for note in notes + more:
                 log.warning("%s", note)
-            return Synced(notes, adopted)
+            return Begun(trust, adopted, notes + more)
 
     def _load_index(self) -> list[str]:
-        listed = {info.key for info in self.transport.list(INDEX)}
         cached = {key for key in self.cache.objects() if key.startswith(f"{INDEX}/")}
+        listed = {info.key for info in self.transport.list(INDEX)}
         if cached - listed:
             self.cache.clear()
             cached = set()
         notes = []
         for key in sorted(listed - cached):
             try:
-                self.cache.add(key, list(read_index(self.keys, key, self.transport.get(key))))
+                self.cache.add(key, list(read_index(self.keys, key, bounded(self.transport, key, MAX_INDEX))))
             except Corrupt as error:
                 notes.append(f"{error.message}; its packs' own lists were read instead")
+            except NotFound:
+                log.debug("index %s went away while it was read", key)
         return notes
 
-    def _match_packs(self) -> tuple[list[str], list[Pack]]:
-        """Trust nothing about packs that are gone; read the footers of packs that no index knows, and return those."""
-        names = (pack_name(info.key) for info in self.transport.list(PACKS))
-        listed = {name for name in names if name is not None}
-        known = self.cache.packs() - {pack_name(key) for key in self.cache.objects()}
+    def _match_packs(self) -> tuple[list[Pack], list[str], Trust]:
+        """Compare what the cache says with what the store lists, and read the footers of packs that no index knows.
+
+        What the cache says is taken first: a pack that another process stores meanwhile is then new, and not missing.
+        """
+        known, adopted_before, epoch = self.cache.packs(), self.cache.objects(), self.cache.epoch
+        sizes = {pack_name(info.key): info.size for info in self.transport.list(PACKS)}
+        bad = {name for name, pack in known.items() if sizes.get(name) != pack.size}
+        unindexed = {name for name in known if pack_key(name) in adopted_before}
         notes: list[str] = []
-        gone = known - listed
-        self.packs_missing = bool(gone)
-        if gone:
-            self.cache.forget_chunks(gone)
+        if gone := bad - unindexed:
             some = ", ".join(pack_key(name) for name in sorted(gone)[:3])
-            notes.append(f"{len(gone)} packs are missing from the store ({some} ...): run `vbackup verify`")
+            notes.append(f"{len(gone)} packs are missing from the store or cut short ({some}): run `vbackup verify`")
+        suspects = {name for name, pack in known.items() if pack.suspect} - bad
+        if suspects:
+            notes.append(f"{len(suspects)} packs were found damaged: what they hold is stored again where it is met")
+        self.is_doubtful = bool(bad or suspects)
         adopted: list[Pack] = []
-        for name in sorted(listed - known):
+        numbers: list[int] = []
+        for name in sorted(n for n in sizes if n is not None and (n not in known or n in unindexed)):
             try:
                 adopted.append(read_pack(self.transport, self.keys, name))
-                self.cache.add(pack_key(name), adopted[-1:])
+                numbers += self.cache.add(pack_key(name), adopted[-1:])
             except Corrupt as error:
                 notes.append(f"{error.message}; it was left out")
             except NotFound:
                 log.debug("pack %s went away while it was read", name.hex())
-        return notes, adopted
+        trust = Trust(epoch, known, bad)
+        trust.add(numbers)
+        return adopted, notes, trust
 
-    def locate(self, ids: Sequence[bytes]) -> Mapping[bytes, Location]:
+    def locate(self, ids: Sequence[bytes]) -> dict[bytes, list[Location]]:
         """Return where chunks are; those that are nowhere are left out."""
-        if not self._synced:
-            self.sync()
+        generation = self._current()
         found = self.cache.locate(ids)
-        if any(chunk not in found for chunk in ids):
-            self._rebuild()
+        if any(chunk not in found for chunk in ids):  # another host may have stored them since
+            self._refresh(generation)
             found = self.cache.locate(ids)
         return found
 
-    def _rebuild(self) -> None:
-        """Once per open repository: a look-up failed, so believe the store and not the cache."""
+    def _current(self) -> int:
+        if not self._synced:
+            self.sync()
+        return self._generation
+
+    def _refresh(self, generation: int) -> None:
         with self._lock:
-            if self._rebuilt:
-                return
-            self._rebuilt = True
-            self.cache.clear()
-            self._load_index()
-            self._match_packs()
+            now = time.monotonic()
+            if generation == self._generation and now - self._last_refresh >= _REFRESH_SECONDS:
+                self._last_refresh = now
+                self._load_index()
+                self._match_packs()
+                self._generation += 1
+
+    def _rebuild(self, generation: int) -> bool:
+        """Believe the store and not the cache, once per open repository; return whether another look is worth it."""
+        with self._lock:
+            if generation == self._generation and not self._rebuilt:
+                self._rebuilt = True
+                self.cache.clear()
+                self._load_index()
+                self._match_packs()
+                self._generation += 1
+            return generation != self._generation
 
     def read(self, kind: ChunkKind, ids: Iterable[bytes]) -> dict[bytes, bytes]:
         """Return the plain bytes of chunks by id. Raises: `Corrupt` naming the pack, `Unavailable`."""
@@ -127,39 +163,58 @@ class ChunkStore:
     def read_some(self, kind: ChunkKind, ids: Iterable[bytes]) -> tuple[dict[bytes, bytes], dict[bytes, Corrupt]]:
         """Like `read`, but hand back, by id, why chunks cannot be read. Errors of the store itself are raised."""
         wanted = list(dict.fromkeys(ids))
-        plain, failures = self._read_at(kind, wanted, self.locate(wanted))
-        if failures and not self._rebuilt:  # the cache may have sent us to a wrong place
-            self._rebuild()
-            again, failures = self._read_at(kind, list(failures), self.locate(list(failures)))
+        generation = self._current()
+        plain, failures, suspects = self._read_at(kind, wanted, self.locate(wanted))
+        while failures and self._rebuild(generation):  # the cache may have sent us to a wrong place
+            generation = self._current()
+            again, failures, suspects = self._read_at(kind, list(failures), self.locate(list(failures)))
             plain |= again
+        if suspects:
+            self.cache.suspect(suspects)
         return plain, failures
 
     def _read_at(
-        self, kind: ChunkKind, ids: Sequence[bytes], places: Mapping[bytes, Location]
-    ) -> tuple[dict[bytes, bytes], dict[bytes, Corrupt]]:
+        self, kind: ChunkKind, ids: Sequence[bytes], places: Mapping[bytes, list[Location]]
+    ) -> tuple[dict[bytes, bytes], dict[bytes, Corrupt], set[bytes]]:
+        """Read chunks from their first places, and those that fail there from their next ones.
+
+        Returns the bytes, why others cannot be read, and the packs in which anything could not be.
+        """
         plain: dict[bytes, bytes] = {}
         failures = {i: Corrupt(f"chunk {i.hex()} is in no pack of the repository") for i in ids if i not in places}
-        for group in _groups(places):
-            place = places[group[0]]
-            key, start = pack_key(place.pack), place.offset
-            last = places[group[-1]]
-            length = last.offset + last.length - start
+        suspects: set[bytes] = set()
+        attempt = 0
+        while left := {i: p[attempt] for i, p in places.items() if i not in plain and attempt < len(p)}:
+            for group in _groups(left):
+                self._read_group(kind, group, left, plain, failures)
+            suspects |= {left[i].pack for i in left if i not in plain}
+            attempt += 1
+        return plain, {i: error for i, error in failures.items() if i not in plain}, suspects
+
+    def _read_group(
+        self, kind: ChunkKind, group: Sequence[bytes], places: Mapping[bytes, Location],
+        plain: dict[bytes, bytes], failures: dict[bytes, Corrupt],
+    ) -> None:  # fmt: skip
+        place, last = places[group[0]], places[group[-1]]
+        key, start = pack_key(place.pack), place.offset
+        try:
+            data = memoryview(self.transport.get(key, start, last.offset + last.length - start))
+        except NotFound:
+            failures |= {chunk: Corrupt(f"pack {key} is missing") for chunk in group}
+            return
+        try:
+            chain = self._chain(place, key)
+        except Corrupt as error:
+            failures |= {chunk: Corrupt(error.message) for chunk in group}
+            return
+        for chunk in group:
+            at = places[chunk].offset - start
             try:
-                data = memoryview(self.transport.get(key, start, length))
-                chain = self._chain(place, key)
-            except (NotFound, Corrupt) as error:
-                reason = f"pack {key} is missing" if isinstance(error, NotFound) else error.message
-                failures |= {chunk: Corrupt(reason) for chunk in group}
-                continue
-            for chunk in group:
-                at = places[chunk].offset - start
-                try:
-                    blob = data[at : at + places[chunk].length]
-                    plain[chunk] = chain.decode(kind, chunk, blob, places[chunk].size)
-                except Corrupt as error:
-                    where = f"pack {key} at {places[chunk].offset}+{places[chunk].length}"
-                    failures[chunk] = Corrupt(f"{where}: {error.message}")
-        return plain, failures
+                blob = data[at : at + places[chunk].length]
+                plain[chunk] = chain.decode(kind, chunk, blob, places[chunk].size)
+            except Corrupt as error:
+                where = f"pack {key} at {places[chunk].offset}+{places[chunk].length}"
+                failures[chunk] = Corrupt(f"{where}: {error.message}")
 
     def _chain(self, place: Location, key: str) -> Chain:
         header = self._headers.get(place.header)
@@ -172,14 +227,24 @@ class ChunkStore:
         key = pack_key(name)
         try:
             stored = read_pack(self.transport, self.keys, name)
-        except Corrupt as error:
-            return error
+            listed = {(entry.id, entry.offset, entry.length) for entry in stored.entries}
+            if self.cache.entries(name) <= listed:
+                return None
+            error = Corrupt(f"pack {key} does not hold what the index says")
+        except Corrupt as damage:
+            error = damage
         except NotFound:
-            return Corrupt(f"pack {key} is missing")
-        listed = {(entry.id, entry.offset, entry.length) for entry in stored.entries}
-        if not self.cache.entries(name) <= listed:
-            return Corrupt(f"pack {key} does not hold what the index says")
-        return None
+            error = Corrupt(f"pack {key} is missing")
+        self.cache.suspect([name])
+        return error
+
+
+def bounded(transport: Transport, key: str, most: int) -> bytes:
+    """Get an object that nothing is known of yet, of at most ``most`` bytes. Raises `Corrupt` for a larger one."""
+    data = transport.get(key, 0, most + 1)
+    if len(data) > most:
+        raise Corrupt(f"object {key} is larger than any of its kind can be")
+    return data
 
 
 def _groups(places: Mapping[bytes, Location]) -> list[list[bytes]]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
-import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from hashlib import sha256
 from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -23,18 +24,21 @@ from vbackup.api import (
     Range,
     TargetContext,
     Unsupported,
+    VBackupError,
     Writer,
     clock,
 )
 from vbackup.repository import keys as slots
 from vbackup.repository.cache import Cache
-from vbackup.repository.layout import DEFAULT_CHUNK_SIZE, FORMAT, KEYS, REPOSITORY
-from vbackup.repository.points import load_points, point_key
+from vbackup.repository.layout import DEFAULT_CHUNK_SIZE, FORMAT, INDEX, KEYS, PACKS, POINTS, REPOSITORY
+from vbackup.repository.points import get_point, load_points, open_point, point_key
 from vbackup.repository.reader import DiskReader, read_file
 from vbackup.repository.sealing import Keys
 from vbackup.repository.session import Session
-from vbackup.repository.store import ChunkStore
+from vbackup.repository.store import ChunkStore, bounded
 from vbackup.repository.verify import Verifier
+
+log = logging.getLogger(__name__)
 
 _MIN_CHUNK, _MAX_CHUNK = 16 << 10, 4 << 20
 
@@ -63,7 +67,7 @@ class RepositoryObject(BaseModel):
     id: str = Field(pattern=r"^[0-9a-f]{32}$")
     chunk_size: int = Field(ge=_MIN_CHUNK, le=_MAX_CHUNK)
     created: str = Field(max_length=64)
-    mac: str = Field(default="", max_length=64)
+    mac: str = Field(default="", pattern=r"^([0-9a-f]{64})?$")
 
     _check = field_validator("chunk_size")(_power_of_two)
 
@@ -113,6 +117,11 @@ class Repository:
         with contextlib.suppress(NotFound):
             self._describe()
             raise AlreadyExists(f"target {self._context.alias} is a repository already")
+        if self._has_remains():
+            raise AlreadyExists(
+                f"target {self._context.alias} holds packs or points of a repository without its object `{REPOSITORY}`",
+                hint="restore that object from a copy, or use another place",
+            )
         secret = self._context.secret()
         repository, master = os.urandom(16), os.urandom(32)
         keys = Keys(master, repository)
@@ -125,6 +134,10 @@ class Repository:
         transport.put(f"{KEYS}/{os.urandom(16).hex()}", slot.model_dump_json().encode())
         transport.put(REPOSITORY, signed.model_dump_json().encode(), if_absent=transport.can_put_if_absent)
 
+    def _has_remains(self) -> bool:
+        transport = self._context.transport
+        return any(next(iter(transport.list(prefix)), None) for prefix in (POINTS, PACKS, INDEX))
+
     def _describe(self) -> RepositoryObject:
         with self._lock:
             if self._described is None:
@@ -134,8 +147,11 @@ class Repository:
     def _read_description(self) -> RepositoryObject:
         alias = self._context.alias
         try:
-            data = self._context.transport.get(REPOSITORY)
+            data = bounded(self._context.transport, REPOSITORY, 64 << 10)
         except NotFound as error:
+            if self._has_remains():
+                hint = f"restore the object `{REPOSITORY}` from a copy"
+                raise NotFound(f"target {alias}: a repository that has lost its first object", hint=hint) from error
             raise NotFound(f"target {alias}: no repository there", hint=f"run `vbackup init {alias}`") from error
         try:
             described = RepositoryObject.model_validate_json(data)
@@ -168,7 +184,10 @@ class Repository:
         except BaseException:
             session.close(keep=False)
             raise
-        session.close(keep=True)
+        try:
+            session.close(keep=True)
+        except VBackupError as error:  # all points are durable; what else was stored is found again by its packs
+            log.warning("target %s: what the run stored is not indexed yet: %s", self._context.alias, error)
 
     def points(self) -> list[Point]:
         """All points that can be read, oldest first."""
@@ -206,9 +225,17 @@ class Repository:
     def verify(self, points: Sequence[Point], progress: Callable[[int], None]) -> list[Damage]:
         """Read and check everything that ``points`` need."""
         opened = self._open()
-        notes = opened.store.sync().notes
-        verifier = Verifier(opened.store, opened.chunk_size, progress)
-        return [Damage("", "", "", 0, 0, note) for note in notes] + verifier.check(points)
+        damage = [Damage("", "", "", 0, 0, note) for note in opened.store.sync()]
+        whole: list[Point] = []
+        for point in points:
+            try:
+                whole.append(open_point(opened.keys, point.id, get_point(self._context.transport, point.id)))
+            except NotFound:
+                continue  # deleted meanwhile
+            except Corrupt as error:
+                damage.append(Damage(point.id, point.machine, "", 0, 0, error.message))
+                opened.cache.set_points({}, [point.id])
+        return damage + Verifier(opened.store, opened.chunk_size, progress).check(whole)
 
     def delete(self, point: Point) -> None:
         """Delete a point's object; its chunks become garbage."""
@@ -225,9 +252,10 @@ class Repository:
 def _open_cache(context: TargetContext, repository: str) -> Cache:
     try:
         context.cache_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return Cache(context.cache_dir / f"{repository}.sqlite")
-    except (OSError, sqlite3.Error):
+    except OSError:
         return Cache(None)  # a read-only home: everything works, from a temporary cache that is filled each time
+    # Copies of one repository have its id, and their own objects: they must not share a cache.
+    return Cache(context.cache_dir / f"{repository}-{sha256(context.alias.encode()).hexdigest()[:8]}.sqlite")
 
 
 def _format_of(data: bytes) -> int | None:

@@ -16,8 +16,8 @@ from vbackup.repository.reader import damage, read_file
 from vbackup.repository.sealing import ChunkKind
 from vbackup.repository.store import ChunkStore
 
-_STEP = 32  # chunks per task
-_AHEAD = 16  # tasks
+_STEP = 4 << 20  # bytes per task
+_AHEAD = 8  # tasks
 
 
 class _Checked(NamedTuple):
@@ -59,14 +59,15 @@ class Verifier:
         try:
             tree = DiskMap(Shape(disk.size, self._chunk_size), base_map(disk.content), self._node)
             pending: deque[Future[_Checked]] = deque()
+            step = max(1, _STEP // self._chunk_size)
             for first, ids in self._leaves(point, disk, tree, tree.shape.depth, 0, tree.root, visited):
-                for start in range(0, len(ids), _STEP):
-                    pending.append(pool.submit(self._chunks, tree.shape, first + start, ids[start : start + _STEP]))
+                for start in range(0, len(ids), step):
+                    pending.append(pool.submit(self._chunks, tree.shape, first + start, ids[start : start + step]))
                 while len(pending) > _AHEAD:
                     self._collect(point, disk, packs, pending.popleft().result())
             while pending:
                 self._collect(point, disk, packs, pending.popleft().result())
-            packs |= {place.pack for place in self._store.locate(visited).values()}
+            packs |= self._packs_of(visited)
         except Corrupt as error:
             self.damage.append(damage(point, disk.key, 0, disk.size, error))
         for wrong in pool.map(self._store.check_pack, packs - self._packs):
@@ -123,4 +124,7 @@ class Verifier:
             if chunk_id in failures:
                 bad.append(((first + number) * shape.chunk, length, failures[chunk_id]))
             self._progress(length)
-        return _Checked(bad, {place.pack for place in self._store.locate(wanted).values()})
+        return _Checked(bad, self._packs_of(wanted))
+
+    def _packs_of(self, ids: list[bytes]) -> set[bytes]:
+        return {places[0].pack for places in self._store.locate(ids).values()}  # the best of several
