@@ -51,7 +51,7 @@ def repository(
 def back_up(target: Target, hypervisor: Hypervisor, name: str, *, stop: threading.Event | None = None) -> Point:
     """Make one point, as a job does."""
     machine = next((m for m in hypervisor.machines() if m.name == name), MachineRef(name, name, running=False))
-    points = [p for p in target.points() if p.description.id == machine.id]
+    points = sorted((p for p in target.points() if p.description.id == machine.id), key=lambda p: p.sequence)
     with target.writer() as writer:
         work = BackUp(
             hypervisor, "lab", target.id, writer, Quiesce.TRY, stop or threading.Event(), lambda progress: None

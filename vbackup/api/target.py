@@ -39,6 +39,7 @@ class Point(Description):
     hypervisor: str = Field(max_length=255, description="its name in the configuration that made the point")
     hypervisor_type: str = Field(max_length=64)
     time: AwareDatetime = Field(description="the moment of the capture, UTC")
+    sequence: int = Field(default=0, ge=0, description="counts a machine's points, whatever its clock says")
     seconds: float = Field(default=0, ge=0, description="how long the run took")
     description: MachineDescription
     disks: tuple[PointDisk, ...]
@@ -125,6 +126,9 @@ class DiskWriter(Protocol):
 
     def same(self, offset: int, data: Buffer) -> bool:
         """Whether the base has just these bytes at ``offset`` (one block); False when it has none there."""
+
+    def last_data(self, offset: int, length: int) -> int | None:
+        """Offset of the last block of a range that is not zeros in the base; None when there is none."""
 
     def finish(self) -> tuple[dict[str, Any], DiskCounts]:
         """All was given: return `PointDisk.content` and the counts."""

@@ -99,6 +99,7 @@ class BackUp:
                 hypervisor=self.alias,
                 hypervisor_type=self.hypervisor.name,
                 time=capture.time,
+                sequence=previous.sequence + 1 if previous else 1,
                 seconds=round(seconds, 3),
                 description=capture.machine,
                 disks=tuple(disks),

@@ -1,8 +1,9 @@
 """One disk from a capture into a target.
 
 extents, rounded to the target's blocks, become steps in the order of the disk; data is read ahead of its turn, the
-rest costs nothing. Blocks that the last run wrote are read again as probes where tracking calls them unchanged: after
-a rollback of the storage below, they are what differs.
+rest costs nothing. Some blocks are read again as probes where tracking calls them unchanged: those that the last run
+wrote (after a rollback of the storage below, they are what differs), and the last one with data (a disk that was shrunk
+and grown back has lost at least that).
 """
 
 from __future__ import annotations
@@ -128,6 +129,7 @@ class _Steps:
         self._disk = disk
         self._extents = extents
         self._is_full = is_full
+        self._last_unchanged: int | None = None
         self._waiting: deque[Extent | _Read] = deque()
         base = copy.base
         self._samples = deque(sorted(base.samples)) if base else deque()
@@ -150,11 +152,19 @@ class _Steps:
                 extent = Extent(first.end, extent.length - first.length, extent.kind)  # noqa: PLW2901
             if extent.kind is Kind.UNCHANGED:
                 self._check_unchanged(extent)
-                for probe in self._probes(extent):
-                    self._waiting.append(_Read(probe, is_probe=True))
-                    yield probe
+                last = self._disk.last_data(extent.offset, extent.length)
+                self._last_unchanged = self._last_unchanged if last is None else last
+                for offset in self._samples_in(extent):
+                    yield self._probe(offset)
             self._waiting.append(extent)
             self._pass_over()
+        if self._last_unchanged is not None:
+            yield self._probe(self._last_unchanged)
+
+    def _probe(self, offset: int) -> Range:
+        probe = Range(offset, min(self._copy.writer.block_size, self._copy.source.size - offset))
+        self._waiting.append(_Read(probe, is_probe=True))
+        return probe
 
     def _check_unchanged(self, extent: Extent) -> None:
         source, base, block = self._copy.source, self._copy.base, self._copy.writer.block_size
@@ -163,12 +173,11 @@ class _Steps:
         if base is not None and base.size != source.size and extent.end > base.size // block * block:
             raise _TrackingLied
 
-    def _probes(self, extent: Extent) -> Iterator[Range]:
-        block = self._copy.writer.block_size
+    def _samples_in(self, extent: Extent) -> Iterator[int]:
         while self._samples and self._samples[0] < extent.end:
             offset = self._samples.popleft()
-            if offset >= extent.offset and offset % block == 0:
-                yield Range(offset, min(block, extent.end - offset))
+            if offset >= extent.offset and offset % self._copy.writer.block_size == 0:
+                yield offset
 
     def take(self, offset: int, data: bytes | bytearray | memoryview) -> None:
         """Deal with a block that was read, and with all that stands before the next one."""

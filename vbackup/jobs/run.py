@@ -101,7 +101,7 @@ class _Job:
         job = self.site.config.jobs[self.name]
         target = self.site.target(job.target)
         owner = target.id
-        for point in target.points():
+        for point in sorted(target.points(), key=lambda point: point.sequence):  # a clock may have been wrong
             self._points[point.hypervisor_type, point.description.id] = point
         self._sweep({task.hypervisor for task in tasks}, owner)
         with target.writer() as writer:

@@ -92,6 +92,24 @@ class DiskMap:
             at -= 1
         return node_id
 
+    def last_data(self, first: int, end: int) -> int | None:
+        """Return the last chunk of ``[first, end)`` that is not zeros."""
+        return self._last_data(self.shape.depth, 0, self.root, first, end)
+
+    def _last_data(self, level: int, index: int, node_id: bytes, first: int, end: int) -> int | None:
+        start, stop = self.shape.span(level, index)
+        if node_id == ZERO_ID or start >= end or stop <= first:
+            return None
+        if level == 0:
+            return index
+        ids = self.children(level, node_id, index)
+        for number in range(len(ids) // ID_SIZE - 1, -1, -1):
+            child = ids[number * ID_SIZE : (number + 1) * ID_SIZE]
+            found = self._last_data(level - 1, index * FANOUT + number, child, first, end)
+            if found is not None:
+                return found
+        return None
+
     def ids(self, first: int, end: int) -> Iterator[bytes]:
         """Yield the ids of chunks ``[first, end)``."""
         while first < end:

@@ -80,6 +80,13 @@ class RepositoryDiskWriter:
         chunk_id = ZERO_ID if is_zero else self._session.chunk_id(ChunkKind.DATA, data)
         return self._base.node(0, index) == chunk_id
 
+    def last_data(self, offset: int, length: int) -> int | None:
+        """Look in the base's map."""
+        if self._base is None:
+            return None
+        found = self._base.last_data(offset // self._shape.chunk, -(-(offset + length) // self._shape.chunk))
+        return None if found is None else found * self._shape.chunk
+
     def finish(self) -> tuple[dict[str, Any], DiskCounts]:
         """Wait for the workers and store the rest of the map."""
         self._collect(wait=True)
