@@ -233,6 +233,21 @@ def test_one_machine_that_fails_harms_no_other(store, lab, tmp_path, monkeypatch
     assert restored(target, point) == disks(lab, "c")
 
 
+def test_no_guest_is_disturbed_for_a_store_that_has_failed(store, lab, tmp_path):
+    target = repository(
+        FaultyTransport(store, lambda n, op, key: Unavailable("gone for good") if key.startswith("packs/") else None),
+        tmp_path,
+    )
+    target.init()
+    for name in ("a", "b"):
+        guest(lab, name, noise(CHUNK, ord(name)))
+    with target.writer() as writer:
+        for machine in lab.machines():
+            with pytest.raises(Unavailable, match="gone for good"):
+                work(lab, writer, target.id).run(machine, None)
+    assert lab.captures == 1
+
+
 def test_a_reader_that_stays_open_sees_what_others_store_later(store, lab, tmp_path, monkeypatch):
     monkeypatch.setattr("vbackup.repository.store._REFRESH_SECONDS", 0.0)
     writer = repository(store, tmp_path / "w")

@@ -144,6 +144,9 @@ class Writer(Protocol):
     def block_size(self) -> int:
         """What `DiskWriter` calls are aligned to, in bytes."""
 
+    def check(self) -> None:
+        """Raise what makes it impossible to commit any more, if anything does: then no guest need be disturbed."""
+
     def base_problem(self, base: PointDisk) -> str | None:
         """Why nothing can be built on ``base``, as a phrase; None if it is whole. Cheap while the store is healthy."""
 

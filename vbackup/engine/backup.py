@@ -55,6 +55,7 @@ class BackUp:
 
     def run(self, machine: MachineRef, previous: Point | None) -> Made:
         """Make a restore point of a machine; ``previous`` is its newest one in the same target."""
+        self.writer.check()
         began = time.monotonic()
         request = CaptureRequest(self.owner, previous.marker if previous else None, self.quiesce)
         point: Point | None = None

@@ -65,6 +65,11 @@ class Session:
         """What was damaged or missing in the store when the session began."""
         return self._notes
 
+    def check(self) -> None:
+        """Raise the first failure of the store, if there was one."""
+        with self._lock:
+            self._raise_failure()
+
     def base_problem(self, base: PointDisk) -> str | None:
         """Say whether a disk's chunks are all there; they are looked for only when packs are missing."""
         try:

@@ -85,7 +85,8 @@ class FakeHypervisor:
         self.committed: list[Marker] = []
         self.open_captures = 0
         self.fail_reads: int | None = None
-        self._markers = 0
+        self.captures = 0
+        """How many captures were begun."""
 
     def machines(self) -> list[MachineRef]:
         """List the guests; a guest's name is its identity."""
@@ -96,10 +97,10 @@ class FakeHypervisor:
         """Copy the guest's disks as they are now, and begin tracking."""
         if machine not in self.guests:
             raise NotFound(f"there is no machine {machine}")
-        self._markers += 1
+        self.captures += 1
         self.open_captures += 1
         try:
-            yield FakeCapture(self, machine, request, f"marker-{self._markers}")
+            yield FakeCapture(self, machine, request, f"marker-{self.captures}")
         finally:
             self.open_captures -= 1
 

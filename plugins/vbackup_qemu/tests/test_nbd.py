@@ -7,6 +7,7 @@ import gc
 import os
 import random
 import signal
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -95,7 +96,7 @@ def test_many_requests_are_under_way_at_once_but_never_more_than_the_depth(socke
         assert len(list(blocks)) == 63
 
 
-def test_no_more_than_32_mib_are_under_way(sockets: Path) -> None:
+def test_no_more_than_16_mib_are_under_way(sockets: Path) -> None:
     taken: list[int] = []
 
     def ranges() -> Iterator[Range]:
@@ -105,7 +106,7 @@ def test_no_more_than_32_mib_are_under_way(sockets: Path) -> None:
 
     with nbdkit(sockets, "memory", "64M") as (path, _), NbdClient(path) as client:
         next(client.read(ranges()))
-        assert len(taken) == 9
+        assert len(taken) == 5
 
 
 def test_a_reader_may_stop_early_and_others_go_on(tmp_path: Path, sockets: Path) -> None:
@@ -167,6 +168,36 @@ def test_a_server_that_hangs_does_not_hold_up_the_end(sockets: Path, monkeypatch
         server.send_signal(signal.SIGSTOP)
         client.close()
         server.send_signal(signal.SIGCONT)
+
+
+def test_a_server_that_says_nothing_is_unavailable(sockets: Path) -> None:
+    path = sockets / "silent"
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+        server.listen()
+        with pytest.raises(Unavailable, match="says nothing") as caught:
+            NbdClient(path, silence=0.5)
+    assert caught.value.transient
+
+
+@pytest.mark.parametrize("what", ["read", "status", "write"])
+def test_a_server_that_falls_silent_is_given_up(sockets: Path, what: str) -> None:
+    """It is lost: the next command does not wait again."""
+    expected = Unavailable if what == "write" else CaptureLost
+    with nbdkit(sockets, "memory", "8M") as (path, server), NbdClient(path, silence=0.5) as client:
+        commands = {
+            "read": lambda: read_all(client),
+            "status": lambda: list(allocation(client)),
+            "write": lambda: client.write([Run(0, 4096, bytes(4096))], zeroed=False),
+        }
+        server.send_signal(signal.SIGSTOP)
+        try:
+            for _ in range(20):
+                with pytest.raises(expected, match="says nothing") as caught:
+                    commands[what]()
+                assert caught.value.transient
+        finally:
+            server.send_signal(signal.SIGCONT)
 
 
 def test_a_server_that_dies_is_a_lost_capture(sockets: Path) -> None:
