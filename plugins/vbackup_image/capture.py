@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -26,10 +25,11 @@ from vbackup.api import (
 from vbackup.api.clock import now
 from vbackup_image import tracking
 from vbackup_image.options import Image
+from vbackup_image.places import claimed
 from vbackup_image.tracking import DiskMarker
 from vbackup_qemu import image
-from vbackup_qemu.host import Host, translated
-from vbackup_qemu.image import ImageInfo
+from vbackup_qemu.host import Host
+from vbackup_qemu.image import ImageInfo, Trace
 from vbackup_qemu.nbd import ALLOCATION, NbdClient, bitmap_context
 from vbackup_qemu.server import serve
 from vbackup_qemu.source import NbdDisk
@@ -42,6 +42,8 @@ class Prepared:
     key: str
     image: Image
     info: ImageInfo
+    backing: tuple[Trace, ...] | None
+    """None when it cannot be told."""
     old: str | None
     full_reason: str | None
     new: str | None
@@ -53,32 +55,29 @@ class ImageCapture:
     quiesced = False
     files: Mapping[str, bytes] = {}
 
-    def __init__(self, machine: MachineDescription, notes: Sequence[str]) -> None:
+    def __init__(self, host: Host, machine: MachineDescription, notes: Sequence[str]) -> None:
+        self._host = host
         self.machine = machine
         self.notes = notes
         self.time: datetime = now()
         self.disks: Sequence[SourceDisk] = ()
         self.marker: Marker | None = None
         self.committed = False
-        self._open: list[tuple[Path, NbdClient, object]] = []
+        self._open: list[tuple[NbdClient, Trace]] = []
 
-    def opened(self, path: Path, client: NbdClient) -> None:
+    def opened(self, client: NbdClient, trace: Trace) -> None:
         """Take note of an image that is being served from now on."""
-        self._open.append((path, client, _trace(path)))
+        self._open.append((client, trace))
 
     def check(self) -> None:
         """See `Capture.check`: every server is the one that we began with, and no file was written to."""
-        for path, client, before in self._open:
+        for client, before in self._open:
             if client.size:
                 next(client.status(ALLOCATION, 0, 512))
-            if _trace(path) != before:
-                raise CaptureLost(f"{path} was written to while it was read", hint="by something other than QEMU")
-
-
-def _trace(path: Path) -> object:
-    with translated(f"looking at {path}"):
-        status = path.stat()
-    return None if stat.S_ISBLK(status.st_mode) else (status.st_ino, status.st_size, status.st_mtime_ns)
+            if image.trace(self._host, [before.path]) != (before,):
+                raise CaptureLost(
+                    f"{before.path} was written to while it was read", hint="by something other than QEMU"
+                )
 
 
 class Captures:
@@ -114,11 +113,15 @@ class Captures:
         for key, info in infos.items():
             if key not in self._request.exclude:
                 prepared.append(self._prepare(key, info, notes))
-        capture = ImageCapture(self._describe(infos), notes)
+        capture = ImageCapture(self._host, self._describe(infos), notes)
         capture.disks = [self._serve(stack, sockets, capture, disk) for disk in prepared]
         capture.time = now()
         capture.marker = tracking.to_marker(
-            {d.key: DiskMarker(bitmap=d.new, size=d.info.virtual_size) for d in prepared if d.new is not None}
+            {
+                d.key: DiskMarker(bitmap=d.new, size=d.info.virtual_size, backing=d.backing)
+                for d in prepared
+                if d.new is not None and d.backing is not None
+            }
         )
         return capture
 
@@ -134,7 +137,12 @@ class Captures:
         """Add the new bitmap, and see whether the old one can be used."""
         item, since = self._images[key], self._since.get(key)
         cannot = tracking.untrackable(item.path, info)
-        new = None
+        new, backing = None, None
+        if cannot is None:
+            try:
+                backing = self._backing(item, info)
+            except Unsupported as error:
+                cannot = error.message
         if cannot is None:
             new = tracking.new_name(self._request.owner)
             try:
@@ -144,17 +152,23 @@ class Captures:
             except (AccessDenied, NoSpace) as error:
                 new, cannot = None, f"no bitmap can be added: {error.message}"
                 notes.append(f"{key} will be read in full next time: {cannot}")
-        reason = tracking.unusable(info, since)
+        reason = tracking.unusable(info, backing, since)
         old = since.bitmap if since is not None and reason is None else None
-        return Prepared(key, item, info, old, cannot if reason and cannot else reason, new)
+        return Prepared(key, item, info, backing, old, cannot if reason and cannot else reason, new)
+
+    def _backing(self, item: Image, info: ImageInfo) -> tuple[Trace, ...]:
+        below = image.backing_files(self._host, item.path, item.format) if info.backing else []
+        return image.trace(self._host, below)
 
     def _serve(self, stack: ExitStack, sockets: Path, capture: ImageCapture, disk: Prepared) -> SourceDisk:
         item = disk.image
+        if item.path.is_block_device():
+            stack.enter_context(claimed(item.path))
         served = serve(self._host, item.path, item.format, bitmap=disk.old, sockets=sockets)
         contexts = (ALLOCATION, bitmap_context(disk.old)) if disk.old else (ALLOCATION,)
         label = f"{self._name}/{disk.key}"
         client = stack.enter_context(NbdClient(stack.enter_context(served), contexts=contexts, label=label))
-        capture.opened(item.path, client)
+        capture.opened(client, image.trace(self._host, [item.path])[0])
         if client.size != disk.info.virtual_size:
             raise CaptureLost(f"{item.path} was resized from {disk.info.virtual_size} to {client.size} bytes just now")
         return NbdDisk(disk.key, client, bitmap=disk.old, full_reason=disk.full_reason)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -131,18 +132,27 @@ def refuse(host: Host, place: Place, *, overwrite: bool) -> None:
     if not overwrite:
         raise AlreadyExists(f"{path} has content that would be lost", hint="ask for it to be overwritten")
     if place.is_device:
-        _claim(path)
+        with claimed(path, os.O_RDWR):
+            pass  # whether it is free is all that counts here
         size = image.info(host, path, "raw").virtual_size
         if size < place.disk.size:
             raise NoSpace(f"{path} has {size} bytes, and {place.disk.key} needs {place.disk.size}")
 
 
-def _claim(device: Path) -> None:
-    """Raise `Busy` when the kernel uses a device: mounted, or part of another one (open(2), O_EXCL)."""
+@contextmanager
+def claimed(device: Path, mode: int = os.O_RDONLY) -> Iterator[None]:
+    """Keep the kernel from using a device, such as by a mount (open(2), O_EXCL).
+
+    Raises: `Busy` when it is mounted, or part of another device, already.
+    """
     try:
-        os.close(os.open(device, os.O_RDWR | os.O_EXCL | os.O_CLOEXEC))
+        descriptor = os.open(device, mode | os.O_EXCL | os.O_CLOEXEC)
     except OSError as error:
         if error.errno == errno.EBUSY:
             raise Busy(f"{device} is mounted or part of another device", hint="unmount it") from error
         with translated(f"opening {device}"):
             raise
+    try:
+        yield
+    finally:
+        os.close(descriptor)

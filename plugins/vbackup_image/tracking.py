@@ -19,7 +19,7 @@ from pydantic import BaseModel, ValidationError
 from vbackup.api import Key, Marker
 from vbackup_qemu import image
 from vbackup_qemu.host import Host
-from vbackup_qemu.image import ImageInfo
+from vbackup_qemu.image import ImageInfo, Trace
 
 
 class DiskMarker(BaseModel):
@@ -27,6 +27,8 @@ class DiskMarker(BaseModel):
 
     bitmap: str
     size: int
+    backing: tuple[Trace, ...]
+    """The files below the image, of whose changes the bitmap knows nothing."""
 
 
 class _Markers(BaseModel):
@@ -35,7 +37,7 @@ class _Markers(BaseModel):
 
 def to_marker(disks: Mapping[str, DiskMarker]) -> Marker | None:
     """Return the marker of a capture; None when no disk is tracked."""
-    return {"disks": {key: disk.model_dump() for key, disk in disks.items()}} if disks else None
+    return {"disks": {key: disk.model_dump(mode="json") for key, disk in disks.items()}} if disks else None
 
 
 def from_marker(marker: Marker | None, owner: str) -> dict[str, DiskMarker]:
@@ -67,12 +69,14 @@ def untrackable(path: Path, info: ImageInfo) -> str | None:
     return None
 
 
-def unusable(info: ImageInfo, since: DiskMarker | None) -> str | None:
+def unusable(info: ImageInfo, backing: tuple[Trace, ...] | None, since: DiskMarker | None) -> str | None:
     """Return why the bitmap of the capture before does not tell what changed, as a phrase, or None."""
     if since is None:
         return "first backup of this disk"
     if since.size != info.virtual_size:
         return f"resized from {since.size} to {info.virtual_size} bytes"
+    if since.backing != backing:
+        return "its backing file changed"
     bitmap = info.bitmaps.get(since.bitmap)
     if bitmap is None:
         return "the bitmap is gone"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from xml.etree import ElementTree as ET
@@ -30,6 +31,8 @@ class Planned:
     info: ImageInfo | None
     """Of a local qcow2 image."""
     size: int
+    tracked: TrackedDisk | None
+    """What the marker says of it; None when it cannot keep a bitmap."""
     untracked: str | None
     """Why it cannot keep a bitmap."""
     full_reason: str | None
@@ -97,7 +100,7 @@ class Plan:
         """Return the marker of the capture that this plan makes."""
         if self.checkpoint is None:
             return None
-        disks = {d.key: TrackedDisk(size=d.size, source=d.disk.source) for d in self.disks if d.untracked is None}
+        disks = {d.key: d.tracked for d in self.disks if d.tracked is not None}
         made = self.maker.created
         return Since(checkpoint=self.checkpoint, uuid=self.machine.uuid, created=made, disks=disks).dump()
 
@@ -126,6 +129,7 @@ def plan(
         notes += [f"disk {disk.key} {note}" for note in _remarks(disk)]
         planned.append(_look(machine, disk, since, size_of, has_snapshots=has_snapshots, force_share=force_share))
     notes += document.others_left_out(domain)
+    notes += _exchanged(domain, machine.xml(inactive=True))
     if not planned:
         raise Unsupported(f"{machine.name} has no disk that can be captured: {'; '.join(notes) or 'it has no disks'}")
     return Plan(
@@ -152,7 +156,21 @@ def _look(
     info = image.info(machine.node.host, path, disk.format, force_share=force_share) if path is not None else None
     size = size_of(disk, info)
     untracked = tracking.why_untracked(disk, info, has_snapshots=has_snapshots)
-    return Planned(disk, path, info, size, untracked, untracked or tracking.why_full(disk, size, machine.uuid, since))
+    if untracked is not None or path is None or info is None:
+        return Planned(disk, path, info, size, None, untracked, untracked)
+    try:
+        tracked = _tracked(machine, disk, path, info, size, force_share=force_share)
+    except Unsupported as error:
+        return Planned(disk, path, info, size, None, error.message, error.message)
+    full = tracking.why_full(disk.key, tracked, machine.uuid, since)
+    return Planned(disk, path, info, size, tracked, None, full)
+
+
+def _tracked(machine: Machine, disk: Disk, path: str, info: ImageInfo, size: int, *, force_share: bool) -> TrackedDisk:
+    host = machine.node.host
+    below = image.backing_files(host, path, disk.format, force_share=force_share) if info.backing else []
+    top, *backing = image.trace(host, [path, *below])
+    return TrackedDisk(size=size, source=disk.source, inode=top.inode, backing=tuple(backing))
 
 
 def _remarks(disk: Disk) -> Iterable[str]:
@@ -162,18 +180,41 @@ def _remarks(disk: Disk) -> Iterable[str]:
         yield "is encrypted: the restore point holds what the guest sees of it"
 
 
+def _exchanged(live: Element, next_start: Element) -> Iterable[str]:
+    """Yield notes on keys that will be those of other disks from the next start on."""
+    later = {disk.key: disk.source for disk in document.disks(next_start)}
+    for disk in document.disks(live):
+        if disk.left_out is None and disk.source != later.get(disk.key, disk.source):
+            yield f"disk {disk.key} is {disk.source} now, which is captured, and {later[disk.key]} at the next start"
+
+
 def description(machine: Machine, plan: Plan, live: Element) -> MachineDescription:
-    """Describe the machine: as it will start next time, with the disks that were plugged in only for now."""
+    """Describe the machine: as it will start next time, but with the disks that it has now."""
     text = machine.text(inactive=True)
     domain = document.parse(text)
-    known = {disk.key for disk in document.disks(domain)}
-    extra = [d for d in live.iterfind("devices/disk") if document.disk_key(d) not in known]
-    if extra:
-        devices = domain.find("devices")
-        assert devices is not None  # noqa: S101 - libvirt always writes it
-        devices.extend(extra)
+    later = {disk.key: disk.source for disk in document.disks(domain)}
+    captured = {planned.key for planned in plan.disks}
+    differing = {
+        disk.key
+        for disk in document.disks(live)
+        if disk.key not in later or (disk.key in captured and disk.source != later[disk.key])
+    }
+    if differing:
+        _take_over(domain, live, differing)
         text = ET.tostring(domain, encoding="unicode")
     return document.describe(domain, text, {planned.key: planned.size for planned in plan.disks})
+
+
+def _take_over(domain: Element, live: Element, keys: set[str]) -> None:
+    """Have the document speak of the live disks ``keys``, be they its own or not."""
+    devices = domain.find("devices")
+    assert devices is not None  # noqa: S101 - libvirt always writes it
+    for old in [d for d in devices.findall("disk") if document.disk_key(d) in keys]:
+        devices.remove(old)
+    for element in [deepcopy(d) for d in live.iterfind("devices/disk") if document.disk_key(d) in keys]:
+        for address in element.findall("address"):
+            element.remove(address)  # the next start may have something else there
+        devices.append(element)
 
 
 @contextmanager

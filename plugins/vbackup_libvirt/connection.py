@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
@@ -13,6 +14,9 @@ from vbackup.api import AccessDenied, Busy, GuestError, NoSpace, NotFound, Unava
 
 PATIENCE = 60.0
 """Seconds for which a libvirtd that went away in mid-work is waited for."""
+
+OPENING = 30.0
+"""Seconds that opening a connection may take."""
 
 _KEEPALIVE = (5, 6)  # every 5 s; the link is dead after 6 of them without an answer
 _start = threading.Lock()
@@ -118,7 +122,7 @@ class Connection:
             if self._open is None or self._open.isAlive() != 1:
                 self._drop()
                 with translated(f"connecting to {self.uri}"):
-                    self._open = libvirt.open(_without_questions(self.uri))
+                    self._open = _open(libvirt, self.uri)
                     self._open.setKeepAlive(*_KEEPALIVE)
             return self._open
 
@@ -150,6 +154,31 @@ class Connection:
             with suppress(library().libvirtError):
                 self._open.close()
             self._open = None
+
+
+def _open(libvirt: Any, uri: str) -> Any:
+    """Open a connection. Raises: `Unavailable` when libvirtd takes too long: it hangs, and keepalive begins later."""
+    result: Future[Any] = Future()
+
+    def attempt() -> None:
+        try:
+            connection = libvirt.open(_without_questions(uri))
+        except libvirt.libvirtError as error:
+            result.set_exception(error)
+        else:
+            result.set_result(connection)
+
+    threading.Thread(target=attempt, name="libvirt-open", daemon=True).start()
+    try:
+        return result.result(OPENING)
+    except TimeoutError as error:
+        result.add_done_callback(_close)  # nobody wants it any more
+        raise Unavailable(f"{uri} does not answer for {OPENING:.0f} s", hint=_UNREACHABLE) from error
+
+
+def _close(result: Future[Any]) -> None:
+    if result.exception() is None:
+        result.result().close()
 
 
 def _without_questions(uri: str) -> str:

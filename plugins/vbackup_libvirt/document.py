@@ -5,6 +5,7 @@ The format: https://libvirt.org/formatdomain.html.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from xml.etree import ElementTree as ET
@@ -62,7 +63,7 @@ class Disk:
 
 def parse(text: str) -> Element:
     """Return the ``<domain>``. Raises: `Corrupt` for anything else; entities are refused."""
-    if "<!" in text.replace("<!--", ""):
+    if re.search(r"<!(?!--|\[CDATA\[)", text):
         raise Corrupt("the machine's domain XML holds a document type, which libvirt never writes")
     try:
         root = ET.fromstring(text)  # noqa: S314 - document types were refused above
@@ -132,6 +133,12 @@ def others_left_out(domain: Element) -> Iterator[str]:
         yield f"a {element.get('type', 'host')} device is passed through to the guest and not captured"
     for element in domain.iterfind("devices/filesystem"):
         yield f"the shared directory {_get(element, 'source', 'dir')} is not captured"
+
+
+def paths(domain: Element) -> set[str]:
+    """Return all absolute paths that a document names, whatever for: disks, images below them, firmware, kernels."""
+    texts = {text for element in domain.iter() for text in (*element.attrib.values(), (element.text or "").strip())}
+    return {text for text in texts if text.startswith("/")}
 
 
 def nvram(domain: Element) -> str:

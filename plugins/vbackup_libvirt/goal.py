@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid as uuids
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from xml.etree.ElementTree import Element
@@ -51,9 +51,9 @@ def decide(
 
     Raises: `AlreadyExists`, `NotFound`, `NoSpace`, `Busy`, `Unsupported`, `AccessDenied`, `Corrupt`.
     """
-    placer = Placer(node, request, token)
+    placer = Placer(node, machine.id, request, token)
     if request.disks:
-        return Goal(machine.name, "", placer.as_named(disks), [], None)
+        return Goal(machine.name, "", placer.as_named(disks), _in_clear(machine, request.disks), None)
     if machine.native is None or machine.native.kind != document.KIND:
         raise Unsupported(
             f"{machine.name} was not captured from libvirt; its disks can be restored, not the machine",
@@ -65,12 +65,19 @@ def decide(
     if request.name is not None:
         return _new(node, request.name, domain, placer.as_new(request.name, disks), files)
     existing = _existing(node, machine, request)
+    sources = {disk.key: disk.source for disk in document.disks(domain)}
     if existing is None:
-        sources = {disk.key: disk.source for disk in document.disks(domain)}
         places, notes = placer.as_it_was(machine.name, disks, sources)
     else:
-        places, notes = placer.in_place(existing, disks)
+        places, notes = placer.in_place(existing, disks, sources)
     return _same(node, machine, domain, places, notes, existing, files)
+
+
+def _in_clear(machine: MachineDescription, keys: Collection[str]) -> list[str]:
+    if machine.native is None or machine.native.kind != document.KIND:
+        return []
+    known = document.disks(document.parse(machine.native.text))
+    return list(identity.in_clear(disk for disk in known if disk.key in keys))
 
 
 def _require_uuid(machine: MachineDescription) -> None:

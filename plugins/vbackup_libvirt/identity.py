@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import PurePosixPath
 from xml.etree import ElementTree as ET
 from xml.etree.ElementTree import Element, SubElement
@@ -45,8 +45,16 @@ def place_disks(
             continue
         if not disk.is_local:
             notes.append(f"disk {disk.key} was on {disk.source}; it is at {place.path} now")
+        notes += in_clear([disk])
         _move(element, place)
     return notes
+
+
+def in_clear(disks: Iterable[document.Disk]) -> Iterator[str]:
+    """Yield notes on disks that are restored as the guest saw them, though they were encrypted."""
+    for disk in disks:
+        if disk.encrypted:
+            yield f"disk {disk.key} was encrypted, and is restored in clear: its key is not in the restore point"
 
 
 def _stays(element: Element, disk: document.Disk, exists: Callable[[str], bool], kept: Mapping[str, str]) -> bool:
@@ -75,7 +83,7 @@ def _move(element: Element, place: Place) -> None:
     if driver is None:
         driver = SubElement(element, "driver", name="qemu")
     driver.set("type", place.format)
-    SubElement(element, "source", {"dev" if place.is_device else "file": str(place.path)})
+    SubElement(element, "source", {"dev" if place.is_device else "file": str(place.named)})
 
 
 def place_nvram(domain: Element, path: PurePosixPath) -> None:

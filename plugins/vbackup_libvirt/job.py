@@ -138,7 +138,8 @@ def make_way(machine: Machine) -> list[str]:
     if maker is None:
         raise Busy(f"{machine.name} is being backed up by another program", hint="`virsh domjobinfo` shows it")
     if not (maker.is_dead() or maker.is_this()):
-        raise Busy(f"{machine.name} is being backed up by {maker}")
+        hint = "if that has ended, where it cannot be seen from here: `virsh domjobabort`"
+        raise Busy(f"{machine.name} is being backed up by {maker}", hint=hint)
     job.end()
     machine.node.host.remove_tree(str(job.scratch))
     return [f"ended the backup job that {maker} had left"]

@@ -21,6 +21,11 @@ class Entry(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
+    @property
+    def lasts(self) -> bool:
+        """Whether it holds what only time can undo, so that it must not be cleared yet."""
+        return False
+
 
 class CaptureEntry(Entry):
     """What a capture leaves behind if it dies."""
@@ -31,6 +36,22 @@ class CaptureEntry(Entry):
     scratch: str
     """The directory of its scratch files and of the NBD socket of its backup job."""
     frozen: bool = False
+    """The guest may be frozen, or may yet freeze: its agent has not said that it is thawed."""
+
+    @property
+    def lasts(self) -> bool:
+        """See `Entry.lasts`."""
+        return self.frozen
+
+
+class Made(Entry):
+    """A file that takes its place."""
+
+    path: str
+    inode: str
+    """Its device and inode, by which it is told from a file that others made there; empty if it only makes way."""
+    old: str
+    """Where the file is kept that it replaces, until all files are in their places."""
 
 
 class RestoreEntry(Entry):
@@ -40,8 +61,10 @@ class RestoreEntry(Entry):
     uuid: str
     temporary: tuple[str, ...]
     """Paths on the hypervisor's host that are of no use to anybody."""
-    made: tuple[str, ...] = ()
-    """Files that belong to the machine once it is defined."""
+    made: tuple[Made, ...] = ()
+    """What belongs to a new machine once it is defined, and goes back otherwise."""
+    definition: str = ""
+    """The XML of the machine that is overwritten, until it is. It may hold passwords."""
 
 
 class Journal(Generic[E]):
@@ -64,8 +87,15 @@ class Journal(Generic[E]):
         _sync(self._path.parent)
         self.entry = entry
 
+    def update(self, **values: object) -> None:
+        """`write` the entry with other values."""
+        assert self.entry is not None  # noqa: S101 - only what is journaled changes
+        self.write(self.entry.model_copy(update=values))
+
     def clear(self) -> None:
-        """All is undone."""
+        """All is undone, but for what only time can undo: then the entry stays, for a sweep."""
+        if self.entry is not None and self.entry.lasts:
+            return
         self._path.unlink(missing_ok=True)
         _sync(self._path.parent)
         self.entry = None

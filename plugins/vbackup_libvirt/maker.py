@@ -18,6 +18,9 @@ class Maker(BaseModel):
     owner: str
     """The repository that it worked for."""
     host: str
+    """For people to read: many hosts are called localhost."""
+    machine: str = ""
+    """The host's machine-id(5), empty where it has none; then its name must do."""
     boot: str
     pid: int
     start: int
@@ -29,7 +32,15 @@ class Maker(BaseModel):
     def here(cls, owner: str, created: int) -> Self:
         """Return this process."""
         pid = os.getpid()
-        return cls(owner=owner, host=socket.gethostname(), boot=_boot(), pid=pid, start=_start(pid), created=created)
+        return cls(
+            owner=owner,
+            host=socket.gethostname(),
+            machine=_machine(),
+            boot=_boot(),
+            pid=pid,
+            start=_start(pid),
+            created=created,
+        )
 
     @classmethod
     def parse(cls, text: str) -> Self | None:
@@ -41,6 +52,8 @@ class Maker(BaseModel):
 
     def is_here(self) -> bool:
         """Whether it is or was on this host, where its end can be known."""
+        if self.machine:
+            return self.machine == _machine()
         return self.host == socket.gethostname()
 
     def is_this(self) -> bool:
@@ -53,6 +66,13 @@ class Maker(BaseModel):
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}"
+
+
+def _machine() -> str:
+    try:
+        return Path("/etc/machine-id").read_text().strip()
+    except FileNotFoundError:
+        return ""
 
 
 def _boot() -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.etree.ElementTree import Element
 
-from vbackup.api import ConfigError, HypervisorContext
+from vbackup.api import ConfigError, HypervisorContext, NotFound
 from vbackup_libvirt import document
 from vbackup_libvirt.connection import Connection, library, translated
 from vbackup_libvirt.journal import CaptureEntry, Journals, RestoreEntry
@@ -65,6 +66,20 @@ class Node:
         with translated(f"{self.alias}: looking for the machine {name}"):
             return Machine(self, name, connection.lookupByName(name).UUIDString())
 
+    def others(self, uuid: str) -> list[Machine]:
+        """Return all machines but one."""
+        connection = self.connection.get()
+        with translated(f"{self.alias}: listing the machines"):
+            found = [Machine(self, d.name(), d.UUIDString()) for d in connection.listAllDomains()]
+        return [machine for machine in found if machine.uuid != uuid]
+
+    def resolve(self, paths: Iterable[str]) -> list[str]:
+        """Return paths on the host with all symbolic links followed; what is missing is no error."""
+        named = list(paths)
+        if not named:
+            return []
+        return self.host.run(["realpath", "-mz", "--", *named]).stdout.decode().split("\0")[:-1]
+
     def _user_dir(self, variable: str, default: str) -> PurePosixPath:
         script = f'printf %s "${{{variable}:-$HOME/{default}}}"'
         return PurePosixPath(self.host.run(["sh", "-c", script]).stdout.decode())
@@ -108,6 +123,17 @@ class Machine:
     def xml(self, *, inactive: bool = False) -> Element:
         """Return its XML, parsed."""
         return document.parse(self.text(inactive=inactive))
+
+    @property
+    def named_paths(self) -> set[str]:
+        """All paths that its XML names, as it is now and as it will start next time."""
+        found: set[str] = set()
+        for domain in (self.xml(), self.xml(inactive=True)):
+            found |= document.paths(domain)
+            volumes = [disk for disk in document.disks(domain) if disk.kind == "volume"]
+            with suppress(NotFound):  # a volume that is gone has no path
+                found |= {path for disk in volumes if (path := self.path(disk))}
+        return found
 
     def path(self, disk: document.Disk) -> str | None:
         """Return where a disk is on the host, None when it is not on it but on a network."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -15,6 +16,7 @@ from vbackup.api import AccessDenied, AlreadyExists, Busy, NoSpace, NotFound, Re
 from vbackup_libvirt import document
 from vbackup_libvirt.connection import translated
 from vbackup_libvirt.node import Machine, Node
+from vbackup_libvirt.swap import beside
 
 FORMATS = ("raw", "qcow2")
 _SUFFIXES = {".qcow2": "qcow2", ".raw": "raw", ".img": "raw"}
@@ -28,6 +30,9 @@ class Place:
     size: int
     format: str
     path: PurePosixPath
+    """With symbolic links followed."""
+    named: PurePosixPath
+    """The same as the machine's document names it."""
     temporary: PurePosixPath
     is_device: bool
     replaces: bool
@@ -39,13 +44,23 @@ def safe_name(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]", "_", name).lstrip(".-") or "machine"
 
 
-class Placer:
-    """Places disks for one restore."""
+def _owners(node: Node, uuid: str) -> dict[str, str]:
+    """Return whose the paths are that machines other than ``uuid`` name."""
+    named: dict[str, str] = {}
+    for machine in node.others(uuid):
+        with suppress(NotFound):  # undefined meanwhile
+            named |= dict.fromkeys(machine.named_paths, machine.name)
+    return dict(zip(node.resolve(named), named.values(), strict=True))
 
-    def __init__(self, node: Node, request: RestoreRequest, token: str) -> None:
+
+class Placer:
+    """Places disks for one restore. ``uuid`` is the machine whose disks they are."""
+
+    def __init__(self, node: Node, uuid: str, request: RestoreRequest, token: str) -> None:
         self._node = node
         self._request = request
         self._token = token
+        self._others = _owners(node, uuid)
 
     def as_named(self, disks: Sequence[RestoreDisk]) -> list[Place]:
         """Place the disks where the user said."""
@@ -60,18 +75,32 @@ class Placer:
         """Place the disks of a new machine."""
         return [self._place(disk, self._in_storage(name, disk), may_replace=False) for disk in disks]
 
-    def in_place(self, machine: Machine, disks: Sequence[RestoreDisk]) -> tuple[list[Place], list[str]]:
-        """Place the disks over those that a machine has; returns notes on those for which that cannot be."""
-        paths = {disk.key: machine.path(disk) for disk in document.disks(machine.xml())}
+    def in_place(
+        self, machine: Machine, disks: Sequence[RestoreDisk], sources: Mapping[str, str]
+    ) -> tuple[list[Place], list[str]]:
+        """Place the disks over those that a machine has; returns notes on those for which that cannot be.
+
+        ``sources`` is where the disks were. A disk that the machine has elsewhere now may be another one of that key.
+        """
+        present = {disk.key: disk for disk in document.disks(machine.xml()) if disk.left_out is None}
         places, notes = [], []
         for disk in disks:
-            path = paths.get(disk.key)
-            if path is not None:
+            new, found = self._in_storage(machine.name, disk), present.get(disk.key)
+            was = sources.get(disk.key, "")
+            path = machine.path(found) if found is not None else None
+            if found is not None and path is not None and self._is_one(found.source, path, was, new):
                 places.append(self._place(disk, PurePosixPath(path), may_replace=True))
                 continue
-            places.append(self._place(disk, self._in_storage(machine.name, disk), may_replace=False))
-            notes.append(f"disk {disk.key}, which the machine does not have as a file now, is at {places[-1].path}")
+            places.append(self._place(disk, new, may_replace=False))
+            now = f"was at {was}; {path}, which is another one, is left" if path else "the machine has as no file now"
+            notes.append(f"disk {disk.key}, which {now}, is at {new}")
         return places, notes
+
+    def _is_one(self, source: str, path: str, was: str, new: PurePosixPath) -> bool:
+        """Whether a present disk is the one that ``was``, or what a restore has put in its stead at ``new``."""
+        if source == was or path == str(new):
+            return True
+        return was.startswith("/") and len(set(self._node.resolve([path, was]))) == 1
 
     def as_it_was(
         self, name: str, disks: Sequence[RestoreDisk], sources: Mapping[str, str]
@@ -104,12 +133,17 @@ class Placer:
         return self._request.format or by_suffix or (disk.format if disk.format in FORMATS else "qcow2")
 
     def _place(self, disk: RestoreDisk, path: PurePosixPath, may_replace: bool) -> Place:  # noqa: FBT001 - private
-        host, name = self._node.host, str(path)
-        exists = host.exists(name)
-        if exists and not may_replace:
+        host, named = self._node.host, path
+        if host.exists(str(path)) and not may_replace:
             raise AlreadyExists(
                 f"disk {disk.key}: {path} is there already", hint="--overwrite, or another name or path"
             )
+        (name,) = self._node.resolve([str(path)])
+        path = PurePosixPath(name)
+        if (owner := self._others.get(name)) is not None:
+            hint = "restore it to another path, or take that disk from the other machine first"
+            raise AlreadyExists(f"disk {disk.key}: {named} belongs to the machine {owner}", hint=hint)
+        exists = host.exists(name)
         is_device = exists and host.run(["test", "-b", name], check=False).returncode == 0
         if is_device:
             self._require_device(disk, path)
@@ -119,16 +153,17 @@ class Placer:
             # QEMU's locks tell whether a machine runs on it; opening it so changes nothing.
             host.run(["qemu-io", "-f", "raw", "-c", "quit", "--", name])
         where = "raw" if is_device else self._format(disk, path)
-        temporary = path if is_device else path.with_name(f".{path.name}.vbackup-{self._token}")
-        return Place(disk.key, disk.size, where, path, temporary, is_device, exists)
+        temporary = path if is_device else beside(path, self._token)
+        return Place(disk.key, disk.size, where, path, named, temporary, is_device, exists)
 
     def _require_device(self, disk: RestoreDisk, path: PurePosixPath) -> None:
         size = int(self._node.host.run(["blockdev", "--getsize64", str(path)]).stdout)
         if size < disk.size:
             raise NoSpace(f"disk {disk.key} has {disk.size} bytes, {path} only {size}")
-        mounted = self._node.host.run(["findmnt", "-n", "-o", "TARGET", "-S", str(path)], check=False)
-        if mounted.returncode == 0:
-            raise Busy(f"disk {disk.key}: {path} is mounted at {mounted.stdout.decode().strip()}")
+        # It opens with O_EXCL, which fails while the kernel uses the device, in whatever namespace; it changes nothing.
+        claimed = self._node.host.run(["wipefs", "--all", "--no-act", "--", str(path)], check=False)
+        if "busy" in claimed.stderr:
+            raise Busy(f"disk {disk.key}: {path} is mounted or part of another device", hint="unmount it")
 
     def _require_directory(self, disk: RestoreDisk, directory: PurePosixPath) -> None:
         host = self._node.host

@@ -7,11 +7,12 @@ from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from xml.etree.ElementTree import Element
 
-from vbackup.api import Capture, CaptureLost, CaptureRequest, Quiesce
+from vbackup.api import Capture, CaptureLost, CaptureRequest
 from vbackup.api.clock import now
 from vbackup_libvirt import checkpoints, document, scratch, state
 from vbackup_libvirt.capture import OpenCapture, Plan, description, discard, plan, undone
 from vbackup_libvirt.freeze import Freeze, frozen
+from vbackup_libvirt.guard import Guard, guarded
 from vbackup_libvirt.job import BackupJob, bitmap_of, make_way, new_directory
 from vbackup_libvirt.journal import CaptureEntry, Journal
 from vbackup_libvirt.node import Machine
@@ -28,13 +29,23 @@ def capture_running(machine: Machine, request: CaptureRequest, journal: Journal[
     planned = _prepare(machine, request, live)
     scratch.require_room(machine.node, machine.name, planned.size)
     job = BackupJob(machine, new_directory(machine.node.scratch))
-    entry = CaptureEntry(owner=request.owner, machine=machine.name, uuid=machine.uuid, scratch=str(job.scratch))
-    with undone(journal, entry, lambda: _end(job), lambda: discard(planned)), ExitStack() as stack:
+    entry = CaptureEntry(
+        owner=request.owner,
+        machine=machine.name,
+        uuid=machine.uuid,
+        scratch=str(job.scratch),
+        frozen=journal.entry is not None and journal.entry.frozen,  # an earlier run could not thaw it
+    )
+    with (
+        guarded(job) as guard,
+        undone(journal, entry, lambda: _end(job, guard), lambda: discard(planned)),
+        ExitStack() as stack,
+    ):
         scratch.make(machine.node, job.scratch, document.qemu_owner(live), planned.maker)
-        time, freeze, files, file_notes = _begin(planned, live, job, journal, entry)
+        time, freeze, files, file_notes = _begin(planned, live, job, guard, journal)
         watch = stack.enter_context(Watch(job))
         disks = [WatchedDisk(disk, watch) for disk in _open_disks(planned, job, stack)]
-        notes += [*planned.notes, *file_notes, *([freeze.note] if freeze.note else [])]
+        notes += [*planned.notes, *file_notes, *freeze.notes]
         yield OpenCapture(
             machine=description(machine, planned, live),
             time=time,
@@ -66,13 +77,14 @@ def _size(machine: Machine, key: str) -> int:
     return int(machine.ask(f"asking for the size of disk {key}", lambda domain: domain.blockInfo(key, 0)[0]))
 
 
-def _end(job: BackupJob) -> None:
+def _end(job: BackupJob, guard: Guard) -> None:
     job.machine.node.connection.patiently(job.end)
     job.machine.node.host.remove_tree(str(job.scratch))
+    guard.ended()
 
 
 def _begin(
-    planned: Plan, live: Element, job: BackupJob, journal: Journal[CaptureEntry], entry: CaptureEntry
+    planned: Plan, live: Element, job: BackupJob, guard: Guard, journal: Journal[CaptureEntry]
 ) -> tuple[datetime, Freeze, dict[str, bytes], list[str]]:
     """Start the job with the guest frozen, and read what else belongs to the moment."""
     machine, since = planned.machine, planned.since
@@ -80,14 +92,12 @@ def _begin(
     if planned.checkpoint is not None:
         keys = [disk.key for disk in document.disks(live)]
         checkpoint = checkpoints.describe(planned.checkpoint, planned.maker, keys, planned.tracked)
-    if planned.request.quiesce is not Quiesce.NO:
-        journal.write(entry.model_copy(update={"frozen": True}))
-    with frozen(machine, planned.request.quiesce) as freeze:
+    guard.wait_ready()
+    with frozen(machine, planned.request.quiesce, guard, journal) as freeze:
         time = now()
         incremental = dict.fromkeys(planned.incremental, since.checkpoint) if since is not None else {}
         job.begin([d.key for d in planned.disks], incremental, checkpoint)
         files, notes = state.read(machine.node, machine.uuid, live)
-    journal.write(entry)
     return time, freeze, files, notes
 
 

@@ -12,6 +12,7 @@ from xml.etree.ElementTree import Element
 from vbackup.api import AccessDenied, Corrupt, NotFound
 from vbackup_libvirt import document
 from vbackup_libvirt.node import Node
+from vbackup_libvirt.swap import Move, beside
 from vbackup_qemu.host import Host
 
 NVRAM = "nvram"
@@ -57,20 +58,20 @@ def _pack(host: Host, directory: PurePosixPath) -> bytes:
     return host.run(["tar", "-C", str(directory), "--exclude=.lock", "--exclude=*.sock", "-cf", "-", "--", "."]).stdout
 
 
-def write(host: Host, files: Mapping[PurePosixPath, bytes]) -> None:
-    """Write firmware variables and TPM state; owners stay, and what else is in a TPM's directory goes."""
+def stage(host: Host, files: Mapping[PurePosixPath, bytes], token: str) -> list[Move]:
+    """Write firmware variables and TPM state beside their places; what else is in a TPM's directory makes way."""
+    stale: list[Move] = []
+    for directory in {path.parent for path in files}:
+        host.run(["mkdir", "-p", "-m", "0711", "--", str(directory)])
+        others = [directory / name for name in host.list_dir(str(directory))]
+        if directory.name in _TPM_DIRECTORIES:
+            stale += [Move(None, str(path), replaces=True) for path in others if path not in files]
+    moves = []
     for path, data in files.items():
-        host.run(["mkdir", "-p", "-m", "0711", "--", str(path.parent)])
-        if not host.exists(str(path)):
-            host.write_file(str(path), data)
-            continue
-        owner = host.run(["stat", "-c", "%u:%g", "--", str(path)]).stdout.decode().strip()
-        host.write_file(str(path), data)
-        host.run(["chown", owner, "--", str(path)])
-    for directory in {path.parent for path in files if path.parent.name in _TPM_DIRECTORIES}:
-        for name in host.list_dir(str(directory)):
-            if directory / name not in files:
-                host.remove_tree(str(directory / name))
+        temporary = str(beside(path, token))
+        host.write_file(temporary, data)
+        moves.append(Move(temporary, str(path), replaces=host.exists(str(path))))
+    return [*stale, *moves]
 
 
 def unpack(data: bytes) -> dict[PurePosixPath, bytes]:

@@ -6,7 +6,7 @@ is started and stopped just then, is in both bitmaps, the old and the new one; s
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,7 @@ from vbackup_libvirt.job import new_directory
 from vbackup_libvirt.journal import CaptureEntry, Journal
 from vbackup_libvirt.node import Machine
 from vbackup_qemu import image
-from vbackup_qemu.image import ImageInfo
+from vbackup_qemu.image import ImageInfo, Trace
 from vbackup_qemu.nbd import ALLOCATION, NbdClient, bitmap_context
 from vbackup_qemu.server import serve
 from vbackup_qemu.source import NbdDisk
@@ -41,6 +41,7 @@ def capture_stopped(machine: Machine, request: CaptureRequest, journal: Journal[
         _add_bitmaps(planned)
         time = now()
         disks = [_open_disk(planned, disk, Path(directory), stack) for disk in planned.disks]
+        traces = image.trace(machine.node.host, [disk.path for disk in planned.disks if disk.path is not None])
         files, file_notes = state.read(machine.node, machine.uuid, domain)
         yield OpenCapture(
             machine=description(machine, planned, domain),
@@ -50,7 +51,7 @@ def capture_stopped(machine: Machine, request: CaptureRequest, journal: Journal[
             files=files,
             marker=planned.marker(),
             notes=[*planned.notes, *file_notes, *_saved(machine)],
-            verify=lambda: _verify(machine),
+            verify=lambda: _verify(machine, traces),
         )
 
 
@@ -127,6 +128,10 @@ def _saved(machine: Machine) -> list[str]:
     return []
 
 
-def _verify(machine: Machine) -> None:
+def _verify(machine: Machine, traces: Sequence[Trace]) -> None:
     if machine.node.connection.patiently(lambda: machine.is_active):
         raise CaptureLost(f"{machine.name} was started during the backup, on images that it does not lock")
+    for before, after in zip(traces, image.trace(machine.node.host, [t.path for t in traces]), strict=True):
+        if before != after:
+            hint = "by something other than QEMU"
+            raise CaptureLost(f"{machine.name}: {before.path} was written to while it was read", hint=hint)

@@ -30,17 +30,20 @@ def sweep(node: Node, owner: str) -> list[str]:
 def undo_capture(node: Node, journal: Journal[CaptureEntry]) -> list[str]:
     """Undo what the journal of a dead capture names: the freeze, the job, the scratch files.
 
-    Its checkpoint is left to the next capture, which knows which one counts.
+    Where the guest's agent does not answer the entry stays, for the next time. The checkpoint is left to the next
+    capture, which knows which one counts.
     """
     entry = journal.entry
     if entry is None:
         return []
     machine = Machine(node, entry.machine, entry.uuid)
+    thawed = not entry.frozen or thaw(machine) is not None
     with suppress(NotFound):
-        if entry.frozen and machine.is_active:
-            thaw(machine)
         BackupJob(machine, PurePosixPath(entry.scratch)).end()
     node.host.remove_tree(entry.scratch)
+    if not thawed:
+        return [f"could not thaw {entry.machine}, which a capture may have left frozen: its agent does not answer"]
+    journal.update(frozen=False)
     journal.clear()
     return [f"undid what a dead capture of {entry.machine} had left"]
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from vbackup.api import Marker
 from vbackup_libvirt import checkpoints
 from vbackup_libvirt.document import Disk
-from vbackup_qemu.image import ImageInfo
+from vbackup_qemu.image import ImageInfo, Trace
 
 
 class TrackedDisk(BaseModel):
@@ -22,6 +22,10 @@ class TrackedDisk(BaseModel):
 
     size: int
     source: str
+    inode: str
+    """The image's device and inode: all disks of a machine have bitmaps of one name, which must not be mixed up."""
+    backing: tuple[Trace, ...]
+    """The files below the image, of whose changes its bitmap knows nothing."""
 
 
 class Since(BaseModel):
@@ -63,23 +67,29 @@ def why_untracked(disk: Disk, info: ImageInfo | None, *, has_snapshots: bool) ->
         return "the machine has internal snapshots, and could not be reverted to them while its changes are tracked"
     if info is None:
         return "changes of network disks are not tracked"
+    if info.data_file is not None:
+        return "images with an external data file, which may be written to directly, are not tracked"
     if info.compat == "0.10":
         amend = f"qemu-img amend -f qcow2 -o compat=1.1 {disk.source}"
         return f"qcow2 v2 (compat 0.10) cannot keep bitmaps; `{amend}`, with the machine off, helps"
     return None
 
 
-def why_full(disk: Disk, size: int, uuid: str, since: Since | None) -> str | None:
-    """Return why a marker says nothing of a disk of ``size`` bytes, as a phrase; None when it may."""
+def why_full(key: str, now: TrackedDisk, uuid: str, since: Since | None) -> str | None:
+    """Return why a marker says nothing of a disk that is as ``now`` says, as a phrase; None when it may."""
     if since is None:
         return "first backup of this disk"
     if since.uuid != uuid:
         return "the last backup was of another machine of this name"
-    tracked = since.disks.get(disk.key)
-    if tracked is None:
+    then = since.disks.get(key)
+    if then is None:
         return "its changes were not tracked since the last backup"
-    if tracked.size != size:
-        return f"resized from {tracked.size} to {size} bytes"
-    if tracked.source != disk.source:
-        return f"moved from {tracked.source} to {disk.source}"
+    if then.size != now.size:
+        return f"resized from {then.size} to {now.size} bytes"
+    if then.source != now.source:
+        return f"moved from {then.source} to {now.source}"
+    if then.inode != now.inode:
+        return "its image was replaced by another file"
+    if then.backing != now.backing:
+        return "its backing file changed"
     return None

@@ -13,6 +13,9 @@ from vbackup_libvirt.job import BackupJob
 INTERVAL = 0.5
 """Seconds from one look to the next: a guest that writes 1 GB/s uses half of the default reserve in that time."""
 
+LEAVE = 10.0
+"""Seconds that the last look may take when the watch is over."""
+
 
 class Watch:
     """A thread that looks at a job and its scratch space, and ends the job before QEMU runs out of space."""
@@ -29,7 +32,7 @@ class Watch:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self._stop.set()
-        self._thread.join()
+        self._thread.join(LEAVE)  # a libvirtd that hangs must not hold us up; the thread is of no harm
 
     def explain(self, error: VBackupError) -> VBackupError:
         """Return why reading failed with ``error``: what the watch knows, else the error itself."""
@@ -63,12 +66,13 @@ class Watch:
         machine, node = self._job.machine, self._job.machine.node
         free, reserve = node.host.free_bytes(str(self._job.scratch.parent)), node.options.scratch_reserve
         if free < reserve:
-            self._error = NoSpace(
+            error = NoSpace(
                 f"{machine.name}: only {free} bytes were free in {node.scratch} during the backup, "
                 f"{reserve} are the reserve; the backup was ended to spare the guest an I/O error",
                 hint="free space there, set `scratch` to another directory, or back up when the guest writes less",
             )
-            self._job.end()
+            self._job.end()  # if libvirtd is away now, the next look tries again
+            self._error = error
             return
         try:
             if self._job.is_active():

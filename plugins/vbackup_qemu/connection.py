@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -19,11 +20,15 @@ from vbackup.api import Buffer, CaptureLost, NoSpace, Unavailable, VBackupError
 from vbackup_qemu import libnbd
 
 POLL_MS = 500
-"""How long one poll may last, so that a signal is noticed while the server says nothing; no wait depends on it."""
+"""How long one poll may last, so that a signal is noticed while the server says nothing."""
+SILENCE = 300.0
+"""Seconds for which a server may say nothing while it owes an answer; then it counts as lost."""
+FLUSH = 3600.0
+"""The same for a flush, which may have gigabytes to write before it can say anything."""
 MAX_SILENCES = 10
 """Polls without an answer after which a closing connection gives up."""
 
-_GONE = {errno.ENOTCONN, errno.ESHUTDOWN, errno.EPIPE, errno.ECONNRESET}
+_GONE = {errno.ENOTCONN, errno.ESHUTDOWN, errno.EPIPE, errno.ECONNRESET, errno.ETIMEDOUT}
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
@@ -41,9 +46,13 @@ class Connection:
     Constructing connects; raises `Unavailable`, and `Unsupported` without libnbd.
     """
 
-    def __init__(self, socket: Path, export: str, contexts: Sequence[str], label: str) -> None:
+    def __init__(
+        self, socket: Path, export: str, contexts: Sequence[str], label: str, *, silence: float = SILENCE
+    ) -> None:
         self._library = libnbd.load()
         self._label = label
+        self._silence = silence
+        self._is_silent = False
         self._handle: int | None = self._library.nbd_create()
         self._under_way: dict[int, object] = {}  # cookie -> the memory of the command
         self._abandoned: list[int] = []
@@ -61,7 +70,9 @@ class Connection:
             self._check("nbd_set_pread_initialize", False)  # a bytearray is born zeroed
             for context in contexts:
                 self._check("nbd_add_meta_context", context.encode())
-            self._check("nbd_connect_unix", os.fsencode(socket))
+            self._check("nbd_aio_connect_unix", os.fsencode(socket))
+            while self._check("nbd_aio_is_connecting"):
+                self._poll(self._silence)
             self.size = self._check("nbd_get_size")
             self.contexts = frozenset(c for c in contexts if self._check("nbd_can_meta_context", c.encode()) == 1)
         except CommandError as error:
@@ -106,15 +117,24 @@ class Connection:
         """Begin a flush: what was written before is durable when it is done."""
         return self._start(None, "nbd_aio_flush")
 
-    def wait(self, cookie: int) -> None:
-        """Wait until a command is done. Raises `CommandError` when it failed."""
+    def wait(self, cookie: int, silence: float | None = None) -> None:
+        """Wait until a command is done. Raises `CommandError` when it failed, or nothing is heard for ``silence`` s."""
         while not self._done(cookie):
             try:
-                self._check("nbd_poll", POLL_MS)
+                self._poll(self._silence if silence is None else silence)
             except CommandError as error:
                 if self._done(cookie):  # raises the command's own error if there is one
                     return
-                raise CommandError(str(error), errno.ENOTCONN) from error
+                raise CommandError(str(error), error.errno if self._is_silent else errno.ENOTCONN) from error
+
+    def _poll(self, silence: float) -> None:
+        """Wait until something happens. A server that was silent for too long once is not waited for again."""
+        deadline = time.monotonic() + silence
+        while not self._is_silent:
+            if self._check("nbd_poll", POLL_MS):
+                return
+            self._is_silent = time.monotonic() > deadline
+        raise CommandError(f"the server says nothing for {silence:.0f} s", errno.ETIMEDOUT)
 
     def abandon(self, cookies: Iterable[int]) -> None:
         """Lose interest in commands that are under way."""
@@ -132,7 +152,7 @@ class Connection:
         """Ask once for the block status from ``offset``: (length, flags), maybe less or more than asked for."""
         self._entries = []
         callback = libnbd.ExtentCallback(self._collect, None, None)
-        self._check("nbd_block_status", length, offset, callback, 0)
+        self.wait(self._start(None, "nbd_aio_block_status", length, offset, callback))
         numbers = [number for name, entries in self._entries if name == context.encode() for number in entries]
         return list(zip(numbers[::2], numbers[1::2], strict=True))
 

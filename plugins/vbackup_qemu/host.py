@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -128,13 +128,10 @@ class LocalHost:
         """See `Host.remove_tree`."""
         path = Path(path)
         with translated(f"removing {path}"):
-            try:
-                if path.is_dir() and not path.is_symlink():
+            while path.is_dir() and not path.is_symlink():
+                with suppress(FileNotFoundError):  # somebody else removes what is in it as well
                     shutil.rmtree(path)
-                else:
-                    path.unlink(missing_ok=True)
-            except FileNotFoundError:
-                return
+            path.unlink(missing_ok=True)
 
     def read_file(self, path: str | Path) -> bytes:
         """See `Host.read_file`."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import stat
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-from vbackup.api import Busy, ConfigError, VBackupError
+from vbackup.api import Busy, ConfigError, Unsupported, VBackupError
 from vbackup_qemu.host import Host
 
 GRANULARITY = 64 << 10
@@ -71,6 +72,49 @@ def _parse(document: dict[str, Any]) -> ImageInfo:
         encrypted=bool(document.get("encrypted")),
         bitmaps=bitmaps,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """What tells a file from another one, and shows that it was written to; sizes in bytes."""
+
+    path: str
+    inode: str
+    """Its device and inode. Empty for a block device, whose numbers and times mean nothing, as are the next two."""
+    size: int
+    modified: str
+    """Seconds since the epoch, with nine decimals."""
+
+
+def trace(host: Host, paths: Sequence[str | Path]) -> tuple[Trace, ...]:
+    """Look at files, symbolic links followed. Raises: `NotFound`, `AccessDenied`."""
+    if not paths:
+        return ()
+    argv = ["stat", "-L", "--printf=%f %d:%i %s %.9Y\\n", "--", *(operand(path) for path in paths)]
+    lines = host.run(argv).stdout.decode().splitlines()
+    return tuple(_trace(str(path), *line.split()) for path, line in zip(paths, lines, strict=True))
+
+
+def _trace(path: str, mode: str, inode: str, size: str, modified: str) -> Trace:
+    return Trace(path, "", 0, "") if stat.S_ISBLK(int(mode, 16)) else Trace(path, inode, int(size), modified)
+
+
+def backing_files(host: Host, path: str | Path, format: str, *, force_share: bool = False) -> list[str]:  # noqa: A002
+    """Return the paths of all files below an image: its backing file, that one's, and their data files.
+
+    Raises: `Unsupported` for one that is no file of the host, and what `info` raises.
+    """
+    share = ["--force-share"] if force_share else []
+    argv = ("info", "--backing-chain", "--output=json", *share, "--format", format, "--", operand(path))
+    found = []
+    for layer in json.loads(_qemu_img(host, path, *argv))[1:]:
+        name = layer["filename"]
+        data_file = _parse(layer).data_file
+        found += [name, *([str(PurePosixPath(name).parent / data_file)] if data_file is not None else [])]
+    for name in found:
+        if not name.startswith("/"):
+            raise Unsupported(f"{path}: its backing file {name} is not on {host.name}")
+    return found
 
 
 def create(host: Host, path: str | Path, format: str, size: int) -> None:  # noqa: A002

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Self
 
 from vbackup.api import Block, CaptureLost, Extent, Kind, Range, Run, Unsupported, cover, merge
-from vbackup_qemu.connection import CommandError, Connection
+from vbackup_qemu.connection import FLUSH, SILENCE, CommandError, Connection
 from vbackup_qemu.window import Window, pieces
 
 ALLOCATION = "base:allocation"
@@ -37,7 +37,8 @@ class NbdClient:
     is slow to tell; so each context after the first has a connection of its own, and asking a dirty bitmap about
     the whole disk costs nothing else.
 
-    ``label`` names the disk in messages. Raises: `Unavailable` when there is no server, `Unsupported` without libnbd.
+    ``label`` names the disk in messages. A server that says nothing for ``silence`` seconds while it owes an answer
+    counts as lost. Raises: `Unavailable` when there is no server, `Unsupported` without libnbd.
     """
 
     def __init__(
@@ -48,14 +49,15 @@ class NbdClient:
         contexts: Sequence[str] = (ALLOCATION,),
         depth: int = 16,
         label: str | None = None,
+        silence: float = SILENCE,
     ) -> None:
         self._depth = depth
         name = label or export or socket.name
-        self._data = Connection(socket, export, contexts[:1], name)
+        self._data = Connection(socket, export, contexts[:1], name, silence=silence)
         self._connections = [self._data]
         try:
             for context in contexts[1:]:
-                self._connections.append(Connection(socket, export, [context], name))
+                self._connections.append(Connection(socket, export, [context], name, silence=silence))
         except BaseException:
             self.close()
             raise
@@ -80,7 +82,7 @@ class NbdClient:
             connection.close()
 
     def read(self, ranges: Iterable[Range]) -> Iterator[Block]:
-        """Read ranges (each at most 32 MiB) and yield a block for each, in the same order.
+        """Read ranges (each at most 16 MiB) and yield a block for each, in the same order.
 
         ``ranges`` is consumed ahead of what is yielded. The blocks' bytearrays belong to the caller. May be left
         early, and ``ranges`` may itself ask this client for `status`.
@@ -154,7 +156,7 @@ class NbdClient:
             while window:
                 self._finish_write(*window.pop())
             if self._data.can("flush"):
-                self._data.wait(self._data.start_flush())
+                self._data.wait(self._data.start_flush(), FLUSH)
         except CommandError as error:
             raise self._data.error("writing", error, writing=True) from error
         finally:

@@ -88,6 +88,29 @@ def test_a_disk_that_is_left_out_is_described_and_noted(site, helpers):
     assert capture.notes == ["disk1 was left out, as asked"]
 
 
+def test_a_device_that_is_mounted_is_busy(site, loop):
+    """The kernel writes to it whenever it likes, and asks nobody's locks."""
+    site.options = {"machines": {"web": [str(loop)]}}
+    subprocess.run(["mkfs.ext4", "-q", str(loop)], check=True)
+    hold = f"mount {loop} /mnt && echo mounted && exec cat"
+    argv = ["unshare", "-m", "sh", "-c", hold]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout.readline() == "mounted\n"
+        with pytest.raises(Busy, match="is mounted or part of another device"):
+            site.backup()
+        holder.communicate()
+    site.backup()
+    assert site.copies["disk0"] == loop.read_bytes()
+
+
+def test_a_device_cannot_be_mounted_while_it_is_read(site, loop):
+    subprocess.run(["mkfs.ext4", "-q", str(loop)], check=True)
+    site.options = {"machines": {"web": [str(loop)]}}
+    with site.hypervisor().capture("web", site.request()):
+        done = subprocess.run(["unshare", "-m", "mount", str(loop), "/mnt"], check=False, capture_output=True)
+        assert done.returncode != 0
+
+
 # --- every way in which tracking ends, and that it heals
 
 
@@ -368,7 +391,7 @@ def test_what_is_not_there_is_not_found(site):
 
 def test_encrypted_images_and_freezing_are_unsupported(site):
     path = site.directory / "luks.qcow2"
-    secret = ["--object", "secret,id=s,data=x", "-o", "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10"]
+    secret = ["--object", "secret,id=s,data=x", "-o", "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=200"]
     subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", *secret, str(path), "1M"], check=True)
     with pytest.raises(Unsupported, match="freeze"):
         site.backup(quiesce=Quiesce.YES)
@@ -391,3 +414,30 @@ def test_check_says_how_to_get_what_is_missing(site, monkeypatch, tmp_path: Path
     finding = site.hypervisor().check()[0]
     assert (finding.what, finding.level.value) == ("qemu-img", "error")
     assert "qemu-utils" in finding.hint
+
+
+# --- what lies below an image
+
+
+def rebase(below, top, helpers):
+    other = helpers.make(below.with_name("other.qcow2"), seed=9)
+    subprocess.run(["qemu-img", "rebase", "-u", "-f", "qcow2", "-b", other, "-F", "qcow2", top], check=True)
+
+
+def renew(below, top, helpers):
+    helpers.qemu_io(below, "write -P 77 0 1M")
+
+
+@pytest.mark.parametrize("change", [rebase, renew])
+def test_a_backing_file_that_changed_costs_a_full_read(site, helpers, change):
+    below = helpers.make(site.directory / "below.qcow2", seed=5)
+    top = site.directory / "top.qcow2"
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-b", below, "-F", "qcow2", top], check=True)
+    site.options = {"machines": {"web": [str(top)]}}
+    site.backup()
+    helpers.qemu_io(top, f"write -P 99 0 {BLOCK}")
+    assert site.backup().disks[0].full_reason is None
+    change(below, top, helpers)
+    assert site.backup().disks[0].full_reason == "its backing file changed"
+    assert site.copies["disk0"] == helpers.content(top)
+    assert site.backup().disks[0].full_reason is None

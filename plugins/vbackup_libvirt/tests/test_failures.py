@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -21,8 +22,9 @@ from tests.lab.guest import Guest
 from tests.lab.libvirtd import Libvirtd, until
 from vbackup.api import Busy, CaptureLost, CaptureRequest, NoSpace, Quiesce, Range, Unavailable
 from vbackup_libvirt.hypervisor import Libvirt
+from vbackup_libvirt.job import BackupJob
 
-from .conftest import MIB, OTHER_OWNER, OWNER, Copy, Hypervisors, backup, copy_all
+from .conftest import MIB, OTHER_OWNER, OWNER, Copy, Hypervisors, backup, copy_all, kill_guards
 from .test_running import assert_exact
 
 SCRATCH = Path("/var/lib/libvirt/qemu/vbackup")
@@ -53,8 +55,11 @@ class Holder:
         self.said = self.process.stdout.readline()
         assert self.said.startswith("captured")
 
-    def kill(self) -> None:
-        """SIGKILL it."""
+    def kill(self, *, with_guard: bool = True) -> None:
+        """SIGKILL it, with the process that would end its job or without."""
+        if with_guard:
+            self.process.send_signal(signal.SIGSTOP)  # else it could reap, and its guard's id be somebody else's
+            kill_guards(self.process.pid)
         self.process.kill()
         self.process.communicate()
 
@@ -141,6 +146,14 @@ def test_killed_in_mid_capture(hypervisor: Libvirt, guest: Guest, tmp_path: Path
     assert guest.bitmaps["vda"] == guest.checkpoints
     assert len(guest.checkpoints) == 1
     assert_exact(guest, first.disks)
+
+
+def test_killed_and_nobody_sweeps(hypervisor: Libvirt, guest: Guest, tmp_path: Path) -> None:
+    """The job ends by itself, before it fills the scratch space and the guest is given I/O errors."""
+    Holder(guest, tmp_path / "state").kill(with_guard=False)
+    until(lambda: guest.domain.jobInfo()[0] == libvirt.VIR_DOMAIN_JOB_NONE, "the job to be ended")
+    until(lambda: list(SCRATCH.iterdir()) == [], "the scratch files to be removed")
+    assert hypervisor.sweep(OWNER) == [f"undid what a dead capture of {guest.name} had left"]
 
 
 def test_killed_with_a_lost_journal(hypervisor: Libvirt, guest: Guest, tmp_path: Path) -> None:
@@ -296,6 +309,32 @@ def test_scratch_space_running_out_ends_the_capture(make_hypervisor: Hypervisors
     assert guest.checkpoints == []
 
 
+def test_scratch_space_runs_out_while_libvirtd_is_away(
+    make_hypervisor: Hypervisors, guest: Guest, small: Path, libvirtd: Libvirtd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The job is ended as soon as libvirtd is back."""
+    hypervisor = make_hypervisor(scratch=small, scratch_reserve=12 * MIB)
+    end, tried = BackupJob.end, threading.Event()
+
+    def notice(job: BackupJob) -> None:
+        try:
+            end(job)
+        except Unavailable:
+            tried.set()
+            raise
+
+    monkeypatch.setattr(BackupJob, "end", notice)
+    with hypervisor.capture(guest.name, NOW) as capture:
+        libvirtd.stop(signal.SIGKILL)
+        (small / "filler").write_bytes(bytes(30 * MIB))
+        assert tried.wait(60)
+        libvirtd.start()
+        until(lambda: guest.domain.jobInfo()[0] == libvirt.VIR_DOMAIN_JOB_NONE, "the job to be ended")
+        guest.qemu_io("vda", "write -P 0xbb 0 32M")
+        with pytest.raises(NoSpace, match="to spare the guest"):
+            capture.check()
+
+
 def test_orphans_of_dead_makers_go_and_those_of_the_living_stay(
     hypervisor: Libvirt, guest: Guest, tmp_path: Path
 ) -> None:
@@ -309,19 +348,24 @@ def test_orphans_of_dead_makers_go_and_those_of_the_living_stay(
         "reused": (host, boot, 1, start + 1, now),
         "rebooted": (host, "other", 1, start, now),
         "elsewhere": ("elsewhere", "other", 1, 1, now),
+        "namesake": (host, "other", 1, 1, now),
         "longago": ("elsewhere", "other", 1, 1, 1_000_000_000),
     }
     names = {}
     for number, (label, (host, boot, pid, started, created)) in enumerate(makers.items()):
         names[label] = f"vbackup-{OWNER[:8]}-{number:08x}"
         maker = {"owner": OWNER, "host": host, "boot": boot, "pid": pid, "start": started, "created": created}
+        maker["machine"] = "0" * 32 if label == "namesake" else Path("/etc/machine-id").read_text().strip()
+        if label in {"elsewhere", "longago"}:
+            del maker["machine"]  # as in a container
         guest.domain.checkpointCreateXML(
             f"<domaincheckpoint><name>{names[label]}</name><description>{json.dumps(maker)}</description>"
             "<disks><disk name='vda' checkpoint='bitmap'/></disks></domaincheckpoint>"
         )
     with hypervisor.capture(guest.name, NOW) as capture:
         assert capture.marker is not None
-        assert set(guest.checkpoints) == {names["alive"], names["elsewhere"], capture.marker["checkpoint"]}
+        living = {names[label] for label in ("alive", "elsewhere", "namesake")}
+        assert set(guest.checkpoints) == {*living, capture.marker["checkpoint"]}
 
 
 def test_a_dead_restore_is_swept(hypervisor: Libvirt, images: Path, guest: Guest, tmp_path: Path) -> None:

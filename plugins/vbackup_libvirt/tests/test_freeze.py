@@ -2,36 +2,41 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.lab.fixtures import GuestFactory
 from tests.lab.guest import Guest
-from tests.lab.libvirtd import until
-from vbackup.api import CaptureRequest, GuestError, Quiesce, RestoreRequest
+from tests.lab.libvirtd import Libvirtd, until
+from vbackup.api import CaptureRequest, GuestError, Quiesce, RestoreRequest, Unavailable
 from vbackup_libvirt.hypervisor import Libvirt
+from vbackup_libvirt.job import BackupJob
 
-from .conftest import OWNER, Hypervisors, backup, restore
+from .conftest import OWNER, Hypervisors, backup, kill_guards, restore
 
 FREEZE = f"""
 import sys
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from vbackup.api import HypervisorContext, Quiesce
 from vbackup_libvirt.freeze import frozen
+from vbackup_libvirt.guard import guarded
+from vbackup_libvirt.job import BackupJob
 from vbackup_libvirt.journal import CaptureEntry
 from vbackup_libvirt.node import Node
 from vbackup_libvirt.options import LibvirtOptions
 node = Node(LibvirtOptions(freeze_timeout=int(sys.argv[3])), HypervisorContext("lab", Path(sys.argv[2])))
 machine = node.machine(sys.argv[1])
-with node.captures.open(machine.uuid) as journal:
-    nowhere = "/nowhere/scratch"
-    journal.write(
-        CaptureEntry(owner={OWNER!r}, machine=machine.name, uuid=machine.uuid, scratch=nowhere, frozen=True)
-    )
-    with frozen(machine, Quiesce.YES):
+job = BackupJob(machine, PurePosixPath("/nowhere/scratch"))
+with node.captures.open(machine.uuid) as journal, guarded(job) as guard:
+    journal.write(CaptureEntry(owner={OWNER!r}, machine=machine.name, uuid=machine.uuid, scratch=str(job.scratch)))
+    guard.wait_ready()
+    with frozen(machine, Quiesce.YES, guard, journal):
         print("frozen", flush=True)
         sys.stdin.read()
 """
@@ -50,11 +55,6 @@ class Freezer:
         )
         assert self.process.stdout is not None
         assert self.process.stdout.readline() == "frozen\n"
-
-    def children(self) -> list[int]:
-        """Return its child processes."""
-        tasks = Path(f"/proc/{self.process.pid}/task").iterdir()
-        return [int(pid) for task in tasks for pid in (task / "children").read_text().split()]
 
 
 @pytest.fixture
@@ -112,8 +112,8 @@ def test_frozen_for_too_long(guest: Guest, tmp_path: Path) -> None:
 def test_all_killed_while_frozen(hypervisor: Libvirt, guest: Guest, tmp_path: Path) -> None:
     """The sweep thaws the guest."""
     freezer = Freezer(guest, tmp_path / "state")
-    (child,) = freezer.children()
-    subprocess.run(["kill", "-KILL", str(child), str(freezer.process.pid)], check=True)
+    kill_guards(freezer.process.pid)
+    freezer.process.kill()
     freezer.process.communicate()
     assert not is_thawed(guest)
     assert hypervisor.sweep(OWNER) == [f"undid what a dead capture of {guest.name} had left"]
@@ -130,6 +130,73 @@ def test_an_agent_that_hangs(make_hypervisor: Hypervisors, guest: Guest) -> None
     with hypervisor.capture(guest.name, CaptureRequest(OWNER, quiesce=Quiesce.TRY)) as capture:
         assert not capture.quiesced
         assert any(note.startswith("the guest was not frozen: ") for note in capture.notes)
+
+
+@pytest.mark.parametrize("who", ["guard", "sweep"])
+def test_an_agent_that_is_late(make_hypervisor: Hypervisors, guest: Guest, who: str) -> None:
+    """It freezes when nobody waits for that any more; the guard, or else a sweep, thaws once it answers."""
+    hypervisor = make_hypervisor(agent_timeout=2)
+    script = "sleep 2; kill -STOP $1; echo stopped >/dev/ttyS0; sleep 18; kill -CONT $1"
+    guest.exec(f"setsid sh -c '{script}' sh $(pidof qemu-ga) </dev/null >/dev/null 2>&1 &")
+    (serial,) = (Path(source.attrib["path"]) for source in guest.xml().iterfind("devices/serial/source"))
+    # It is not asked whether it answers: libvirt would notice, and not send it the freeze any more.
+    until(lambda: "stopped" in serial.read_text(errors="replace"), "the agent to be stopped")
+    with hypervisor.capture(guest.name, CaptureRequest(OWNER, quiesce=Quiesce.TRY)) as capture:
+        if who == "sweep":
+            kill_guards(os.getpid())
+        assert not capture.quiesced
+        assert any(note.startswith("the guest may be frozen: ") for note in capture.notes)
+    (said,) = hypervisor.sweep(OWNER)
+    assert said.startswith(f"could not thaw {guest.name}")
+    until(lambda: guest_answers_quickly(guest), "the agent to be back")
+    if who == "sweep":
+        assert not is_thawed(guest)
+        assert hypervisor.sweep(OWNER) == [f"undid what a dead capture of {guest.name} had left"]
+        assert is_thawed(guest)
+    until(lambda: is_thawed(guest), "the guest to be thawed")
+
+
+@pytest.mark.parametrize("who", ["guard", "sweep"])
+def test_libvirtd_is_away_when_the_guest_is_to_be_thawed(
+    hypervisor: Libvirt, guest: Guest, libvirtd: Libvirtd, monkeypatch: pytest.MonkeyPatch, who: str
+) -> None:
+    """The guard, or else a sweep, thaws it when libvirtd is back."""
+    monkeypatch.setattr("vbackup_libvirt.connection.PATIENCE", 0.5)
+    begin = BackupJob.begin
+
+    def begin_without_libvirtd(job: BackupJob, *arguments: Any) -> None:
+        libvirtd.stop(signal.SIGKILL)
+        if who == "sweep":
+            kill_guards(os.getpid())
+        begin(job, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(BackupJob, "begin", begin_without_libvirtd)
+        request = CaptureRequest(OWNER, quiesce=Quiesce.YES)
+        with pytest.raises(Unavailable), hypervisor.capture(guest.name, request):
+            pass
+    libvirtd.start()
+    guest.wait_ready()
+    if who == "sweep":
+        assert not is_thawed(guest)
+        assert hypervisor.sweep(OWNER) == [f"undid what a dead capture of {guest.name} had left"]
+        assert is_thawed(guest)
+    until(lambda: is_thawed(guest), "the guest to be thawed")
+
+
+def test_a_guest_that_somebody_else_thaws(hypervisor: Libvirt, guest: Guest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its point does not count as frozen."""
+    begin = BackupJob.begin
+
+    def thaw_and_begin(job: BackupJob, *arguments: Any) -> None:
+        guest.domain.fsThaw()
+        begin(job, *arguments)
+
+    monkeypatch.setattr(BackupJob, "begin", thaw_and_begin)
+    copy = backup(hypervisor, guest.name, quiesce=Quiesce.TRY)
+    assert not copy.quiesced
+    (note,) = copy.notes
+    assert "was thawed by something else" in note
 
 
 def guest_answers_quickly(guest: Guest) -> bool:

@@ -101,7 +101,7 @@ def test_over_itself(hypervisor: Libvirt, images: Path, make_guest: GuestFactory
     assert_exact(guest, copy.disks)
     guest.start(paused=True)
     healed = backup(hypervisor, guest.name, copy)
-    assert "missing" in str(healed.full_reasons["vda"])
+    assert healed.full_reasons["vda"] == "its image was replaced by another file"
 
 
 def test_saved_memory_does_not_go_on_with_other_disks(

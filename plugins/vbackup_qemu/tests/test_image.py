@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 import subprocess
 from pathlib import Path
@@ -45,7 +46,7 @@ def test_info_tells_what_rules_out_tracking(local: LocalHost, tmp_path: Path) ->
     subprocess.run([*create, "-o", "compat=0.10", str(old), "1M"], check=True)
     subprocess.run([*create, "-b", str(old), "-F", "qcow2", str(overlay)], check=True)
     subprocess.run([*create, "-o", f"data_file={tmp_path}/data", str(split), "1M"], check=True)
-    secret = ["--object", "secret,id=s,data=x", "-o", "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10"]
+    secret = ["--object", "secret,id=s,data=x", "-o", "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=200"]
     subprocess.run([*create, *secret, str(tmp_path / "luks"), "1M"], check=True)
     assert image.info(local, old, "qcow2").compat == "0.10"
     assert image.info(local, overlay, "qcow2").backing == str(old)
@@ -82,3 +83,30 @@ def test_errors_name_the_image(host: Host, tmp_path: Path, tmpfs: Path) -> None:
 def test_a_relative_path_is_refused_for_it_could_name_a_protocol(local: LocalHost) -> None:
     with pytest.raises(ConfigError, match="not absolute"):
         image.info(local, "nbd:localhost:10809", "raw")
+
+
+def test_a_trace_tells_files_apart_and_shows_writes(host: Host, tmp_path: Path) -> None:
+    """Links are followed; whatever is in the name."""
+    one, other = tmp_path / "a b\tc", tmp_path / "link"
+    one.write_bytes(b"x")
+    other.symlink_to(one)
+    first, second = image.trace(host, [one, other])
+    assert (first.inode, first.size, first.modified) == (second.inode, second.size, second.modified)
+    status = one.stat()
+    assert (first.inode, first.size) == (f"{status.st_dev}:{status.st_ino}", 1)
+    os.utime(one, ns=(0, status.st_mtime_ns + 1))
+    assert image.trace(host, [one]) != (first,)
+    assert image.trace(host, []) == ()
+    with pytest.raises(NotFound):
+        image.trace(host, [tmp_path / "none"])
+
+
+def test_all_files_below_an_image_are_found(host: Host, tmp_path: Path) -> None:
+    """Relative names and data files among them."""
+    create = ["qemu-img", "create", "-q", "-f", "qcow2"]
+    subprocess.run([*create, "-o", "data_file=data", "bottom", "1M"], check=True, cwd=tmp_path)
+    subprocess.run([*create, "-b", "bottom", "-F", "qcow2", "middle"], check=True, cwd=tmp_path)
+    subprocess.run([*create, "-b", "middle", "-F", "qcow2", "top"], check=True, cwd=tmp_path)
+    found = image.backing_files(host, tmp_path / "top", "qcow2")
+    assert found == [str(tmp_path / name) for name in ("middle", "bottom", "data")]
+    assert image.backing_files(host, tmp_path / "bottom", "qcow2") == []

@@ -1,0 +1,113 @@
+"""The child of `guard`: ``python -m vbackup_libvirt.child``.
+
+Standard input: one line of JSON (options, machine, uuid, scratch), then words: ``frozen``, ``thawed``, ``thaw`` (the
+parent could not) and ``ended`` (the job). When it ends, what is not undone by then is undone. Standard output: one
+line, ``ready`` or why it cannot act.
+"""
+
+from __future__ import annotations
+
+import json
+import queue
+import sys
+import threading
+import time
+from pathlib import Path, PurePosixPath
+
+from vbackup.api import HypervisorContext, VBackupError
+from vbackup_libvirt.freeze import thaw
+from vbackup_libvirt.job import BackupJob
+from vbackup_libvirt.node import Machine, Node
+from vbackup_libvirt.options import LibvirtOptions
+
+RETRY = 1.0
+"""Seconds from one try to the next."""
+LINGER = 10.0
+"""Seconds after the parent's end for which a job is looked for: libvirt may still be at what the parent asked for."""
+GIVE_UP = 3600.0
+"""Seconds after the parent's end after which what cannot be undone is left to the journal."""
+
+
+class Child:
+    """What there is to undo, and when."""
+
+    def __init__(self, job: BackupJob) -> None:
+        self._job = job
+        self._words: queue.Queue[str] = queue.Queue()
+        self._thaw_at: float | None = None
+        self._job_lives = True
+        self._alone_since: float | None = None
+
+    def run(self) -> None:
+        """Follow the parent's words to its end, and then undo what is left."""
+        threading.Thread(target=self._listen, daemon=True).start()
+        while self._alone_since is None:
+            try:
+                self._heed(self._words.get(timeout=self._seconds()))
+            except queue.Empty:
+                self._thaw()
+        self._undo(self._alone_since)
+
+    def _undo(self, since: float) -> None:
+        pause = threading.Event()
+        while time.monotonic() < since + GIVE_UP:
+            if self._thaw_at is not None:
+                self._thaw()
+            if self._job_lives and self._end():
+                self._job_lives = time.monotonic() < since + LINGER
+            if self._thaw_at is None and not self._job_lives:
+                return
+            pause.wait(RETRY)
+
+    def _listen(self) -> None:
+        for line in sys.stdin:
+            self._words.put(line.strip())
+        self._words.put("")
+
+    def _seconds(self) -> float | None:
+        return None if self._thaw_at is None else max(0.0, self._thaw_at - time.monotonic())
+
+    def _heed(self, word: str) -> None:
+        now = time.monotonic()
+        match word:
+            case "frozen":
+                self._thaw_at = now + self._job.machine.node.options.freeze_timeout
+            case "thawed":
+                self._thaw_at = None
+            case "thaw":
+                self._thaw_at = now
+            case "ended":
+                self._job_lives = False
+            case _:
+                self._alone_since = now
+
+    def _thaw(self) -> None:
+        # A guest that has been thawed once too often is no harm: who counted on it notices.
+        self._thaw_at = None if thaw(self._job.machine) is not None else time.monotonic() + RETRY
+
+    def _end(self) -> bool:
+        try:
+            self._job.end()
+            self._job.machine.node.host.remove_tree(str(self._job.scratch))
+        except VBackupError:
+            return False
+        return True
+
+
+def main() -> None:
+    """Wait, and act if need be."""
+    order = json.loads(sys.stdin.readline())
+    options = LibvirtOptions.model_validate(order["options"])
+    node = Node(options, HypervisorContext(options.uri, Path()))  # the journal is the parent's, and the sweep's
+    machine = Machine(node, order["machine"], order["uuid"])
+    try:
+        machine.ask("asking whether it runs", lambda domain: domain.isActive())
+    except VBackupError as error:
+        print(error.message)  # noqa: T201 - this is how it talks to its parent
+        return
+    print("ready", flush=True)  # noqa: T201
+    Child(BackupJob(machine, PurePosixPath(order["scratch"]))).run()
+
+
+if __name__ == "__main__":
+    main()
