@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 
 from vbackup.api import Unavailable
 from vbackup_libvirt.job import BackupJob
+from vbackup_libvirt.options import LibvirtOptions
 
 
 class Guard:
@@ -32,7 +33,7 @@ class Guard:
         )
         machine = job.machine
         order = {
-            "options": machine.node.options.model_dump(mode="json"),
+            "options": machine.node.options.model_dump(mode="json", include=set(LibvirtOptions.model_fields)),
             "machine": machine.name,
             "uuid": machine.uuid,
             "scratch": str(job.scratch),

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.lab.luks import make_luks
 from vbackup.api import Busy, CaptureLost, NotFound, Quiesce, Range, Unsupported, VBackupError
 from vbackup_qemu import image
 from vbackup_qemu.host import LocalHost
@@ -391,8 +392,7 @@ def test_what_is_not_there_is_not_found(site):
 
 def test_encrypted_images_and_freezing_are_unsupported(site):
     path = site.directory / "luks.qcow2"
-    secret = ["--object", "secret,id=s,data=x", "-o", "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=200"]
-    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", *secret, str(path), "1M"], check=True)
+    make_luks(path)
     with pytest.raises(Unsupported, match="freeze"):
         site.backup(quiesce=Quiesce.YES)
     site.options["machines"]["web"] = [str(path)]

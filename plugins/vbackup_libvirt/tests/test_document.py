@@ -105,7 +105,8 @@ def test_documents_that_are_none(text: str) -> None:
 
 def place(key: str, path: str) -> Place:
     """Return a place for a file."""
-    return Place(key, MIB, "qcow2", PurePosixPath(path), PurePosixPath(path + ".new"), is_device=False, replaces=False)
+    to = PurePosixPath(path)
+    return Place(key, MIB, "qcow2", to, to, PurePosixPath(path + ".new"), is_device=False, replaces=False)
 
 
 def test_a_new_machine_shares_nothing() -> None:

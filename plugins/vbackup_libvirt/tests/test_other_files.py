@@ -12,7 +12,7 @@ import pytest
 from tests.lab.domain import Disk
 from tests.lab.fixtures import GuestFactory
 from tests.lab.guest import Guest
-from tests.lab.libvirtd import Libvirtd
+from tests.lab.libvirtd import Libvirtd, until
 from vbackup.api import CaptureLost, CaptureRequest
 from vbackup_libvirt.hypervisor import Libvirt
 
@@ -82,6 +82,7 @@ def test_a_backing_file_that_is_not_on_the_host(
     """Nobody can tell whether it changed: no bitmap is made."""
     socket = tmp_path / "s"
     libvirtd.spawn(["nbdkit", "-f", "-U", str(socket), "memory", "64M"])
+    until(socket.is_socket, "nbdkit to listen")
     top = make(tmp_path / "top.qcow2", options=("-b", f"nbd+unix:///?socket={socket}", "-F", "raw"))
     guest = make_guest(disks=(Disk("vda", path=top),))
     copy = backup(hypervisor, guest.name)

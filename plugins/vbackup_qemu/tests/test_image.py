@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.lab.luks import make_luks
 from vbackup.api import Busy, ConfigError, NoSpace, NotFound, VBackupError
 from vbackup_qemu import image
 from vbackup_qemu.host import Host, LocalHost
@@ -46,8 +47,7 @@ def test_info_tells_what_rules_out_tracking(local: LocalHost, tmp_path: Path) ->
     subprocess.run([*create, "-o", "compat=0.10", str(old), "1M"], check=True)
     subprocess.run([*create, "-b", str(old), "-F", "qcow2", str(overlay)], check=True)
     subprocess.run([*create, "-o", f"data_file={tmp_path}/data", str(split), "1M"], check=True)
-    secret = ["--object", "secret,id=s,data=x", "-o", "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=200"]
-    subprocess.run([*create, *secret, str(tmp_path / "luks"), "1M"], check=True)
+    make_luks(tmp_path / "luks")
     assert image.info(local, old, "qcow2").compat == "0.10"
     assert image.info(local, overlay, "qcow2").backing == str(old)
     assert image.info(local, split, "qcow2").data_file == f"{tmp_path}/data"
