@@ -136,6 +136,7 @@ def test_a_new_machine_shares_nothing() -> None:
         assert kept in text, kept
     assert document.parse(text).find("devices/disk[2]/driver").attrib == {"name": "qemu", "type": "qcow2"}  # type: ignore[union-attr]
     assert notes == [
+        "disk vda was encrypted, and is restored in clear: its key is not in the restore point",
         "disk vdb was on rbd:mon/pool/image; it is at /new/b now",
         "disk sda (/dev/sdx) is not in the restore point; the machine is without it",
         "disk vdc (/img/t) is not in the restore point; the machine is without it",
