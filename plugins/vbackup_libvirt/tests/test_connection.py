@@ -9,16 +9,15 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import libvirt
 import pytest
 
 from tests.lab.fixtures import GuestFactory
-from tests.lab.libvirtd import Libvirtd, until
-from vbackup.api import CaptureRequest, ConfigError, Level, Quiesce, Unavailable
+from tests.lab.libvirtd import Libvirtd
+from vbackup.api import ConfigError, Level, Unavailable
 from vbackup_libvirt.hypervisor import Libvirt
 from vbackup_libvirt.node import host_of
 
-from .conftest import OWNER, Hypervisors, backup
+from .conftest import Hypervisors, backup
 
 
 def test_machines_are_listed(hypervisor: Libvirt, make_guest: GuestFactory) -> None:
@@ -119,25 +118,3 @@ def test_a_libvirtd_that_hangs_is_not_waited_for(
     with pytest.raises(Unavailable, match="does not answer") as caught:
         hypervisor.machines()
     assert caught.value.transient
-
-
-def test_a_libvirtd_that_hangs_in_mid_capture(
-    hypervisor: Libvirt,
-    make_guest: GuestFactory,
-    libvirtd: Libvirtd,
-    hung: Callable[[], None],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """The capture cannot be vouched for; the guard ends its job when libvirtd is back."""
-    for name, value in {"OPENING": 0.5, "PATIENCE": 0.5, "_KEEPALIVE": (1, 2)}.items():
-        monkeypatch.setattr(f"vbackup_libvirt.connection.{name}", value)
-    monkeypatch.setattr("vbackup_libvirt.watch.LEAVE", 1.0)
-    guest = make_guest()
-    guest.start(paused=True)
-    request = CaptureRequest(OWNER, quiesce=Quiesce.NO)
-    with hypervisor.capture(guest.name, request) as capture:
-        hung()
-        with pytest.raises(Unavailable):
-            capture.check()
-    os.kill(libvirtd.pid, signal.SIGCONT)
-    until(lambda: guest.domain.jobInfo()[0] == libvirt.VIR_DOMAIN_JOB_NONE, "the job to be ended")
