@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -115,9 +116,10 @@ def runs(data: bytearray) -> list[Run]:
 def kill_guards(parent: int) -> None:
     """SIGKILL the processes that guard the captures of a process, which lives."""
     for task in Path(f"/proc/{parent}/task").iterdir():
-        for pid in (task / "children").read_text().split():
-            if b"vbackup_libvirt.child" in Path(f"/proc/{pid}/cmdline").read_bytes():
-                os.kill(int(pid), signal.SIGKILL)
+        with suppress(FileNotFoundError, ProcessLookupError):  # threads and processes end meanwhile
+            for pid in (task / "children").read_text().split():
+                if b"vbackup_libvirt.child" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    os.kill(int(pid), signal.SIGKILL)
 
 
 @pytest.fixture

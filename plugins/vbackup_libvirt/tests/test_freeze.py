@@ -170,12 +170,14 @@ def test_libvirtd_is_away_when_the_guest_is_to_be_thawed(
             kill_guards(os.getpid())
         begin(job, *arguments)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(BackupJob, "begin", begin_without_libvirtd)
-        request = CaptureRequest(OWNER, quiesce=Quiesce.YES)
-        with pytest.raises(Unavailable), hypervisor.capture(guest.name, request):
-            pass
-    libvirtd.start()
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(BackupJob, "begin", begin_without_libvirtd)
+            request = CaptureRequest(OWNER, quiesce=Quiesce.YES)
+            with pytest.raises(Unavailable), hypervisor.capture(guest.name, request):
+                pass
+    finally:
+        libvirtd.start()
     guest.wait_ready()
     if who == "sweep":
         assert not is_thawed(guest)
