@@ -180,6 +180,14 @@ def test_a_server_that_says_nothing_is_unavailable(sockets: Path) -> None:
     assert caught.value.transient
 
 
+def stop(server: subprocess.Popen[bytes]) -> None:
+    """Stop a process, and return when all its threads stand still: one of them might still answer else."""
+    server.send_signal(signal.SIGSTOP)
+    tasks = Path(f"/proc/{server.pid}/task")
+    while any("State:\tT" not in (task / "status").read_text() for task in tasks.iterdir()):
+        os.sched_yield()
+
+
 @pytest.mark.parametrize("what", ["read", "status", "write"])
 def test_a_server_that_falls_silent_is_given_up(sockets: Path, what: str) -> None:
     """It is lost: the next command does not wait again."""
@@ -190,7 +198,7 @@ def test_a_server_that_falls_silent_is_given_up(sockets: Path, what: str) -> Non
             "status": lambda: list(allocation(client)),
             "write": lambda: client.write([Run(0, 4096, bytes(4096))], zeroed=False),
         }
-        server.send_signal(signal.SIGSTOP)
+        stop(server)
         try:
             for _ in range(20):
                 with pytest.raises(expected, match="says nothing") as caught:
