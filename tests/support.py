@@ -44,17 +44,24 @@ def repository(
     chunk_size: int = 64 << 10,
     codecs: tuple[str, ...] = tuple(CODECS),
 ) -> Repository:
-    context = TargetContext("main", transport, [codec(name) for name in codecs], codec, lambda: secret, cache)
+    context = TargetContext("main", transport, [codec(name) for name in codecs], codec, lambda: secret, cache, cache)
     return Repository(RepositoryOptions(chunk_size=chunk_size), context)
 
 
 def back_up(target: Target, hypervisor: Hypervisor, name: str, *, stop: threading.Event | None = None) -> Point:
     """Make one point, as a job does."""
     machine = next((m for m in hypervisor.machines() if m.name == name), MachineRef(name, name, running=False))
-    points = sorted((p for p in target.points() if p.description.id == machine.id), key=lambda p: p.sequence)
+    points = sorted((p for p in target.points() if p.machine_id == machine.id), key=lambda p: p.sequence)
     with target.writer() as writer:
         work = BackUp(
-            hypervisor, "lab", target.id, writer, Quiesce.TRY, stop or threading.Event(), lambda progress: None
+            hypervisor,
+            "lab",
+            "nightly",
+            target.id,
+            writer,
+            Quiesce.TRY,
+            stop or threading.Event(),
+            lambda progress: None,
         )
         return work.run(machine, points[-1] if points else None).point
 

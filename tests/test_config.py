@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, ClassVar
+from zoneinfo import TZPATH, ZoneInfo
 
 import jsonschema
 import pytest
@@ -12,7 +14,8 @@ from pydantic import BaseModel
 from ruamel.yaml import YAML
 
 from vbackup.api import ConfigError, Options, Quiesce, hookimpl
-from vbackup.config import Config, find, load, schema
+from vbackup.config import Config, find, load, schema, zone
+from vbackup.config.timezones import checked
 from vbackup.registry import Registry
 from vbackup.testing.transports import MemoryTransport
 
@@ -134,6 +137,78 @@ def test_anchors_and_numbers_in_their_notations(tmp_path: Path, registry: Regist
     assert (keep.last, keep.daily, keep.yearly) == (0, 7, None)
 
 
+def test_copies_go_to_other_targets_once_each(tmp_path: Path, registry: Registry) -> None:
+    offsite = "  offsite: {type: repository, transport: disk, key: {env: KEY}}\n"
+    text = GOOD.replace("jobs:", f"{offsite}jobs:") + "    copies: "
+    assert loaded(tmp_path, registry, GOOD).jobs["nightly"].copies == ()
+    assert loaded(tmp_path, registry, f"{text}[offsite]\n").jobs["nightly"].copies == ("offsite",)
+    (problem,) = refused(tmp_path, registry, f"{text}[offsite, offsite]\n")
+    assert problem.endswith(": jobs.nightly.copies: must not name a target twice")
+
+
+def test_the_time_zone_of_a_job(tmp_path: Path, registry: Registry) -> None:
+    assert loaded(tmp_path, registry, GOOD).jobs["nightly"].timezone is None
+    job = loaded(tmp_path, registry, GOOD + "    timezone: America/St_Johns\n").jobs["nightly"]
+    assert zone(job.timezone) == ZoneInfo("America/St_Johns")
+
+
+@pytest.mark.parametrize("name", ["", "Europe", "/etc/localtime", ".", "zone.tab", "UTC ", "a\0b"])
+def test_names_that_are_no_time_zone(name: str) -> None:
+    with pytest.raises(ValueError, match="must be the name of a time zone"):
+        checked(name)
+
+
+def test_no_time_zone_data_is_told_apart_from_a_wrong_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vbackup.config.timezones.available_timezones", set)
+    with pytest.raises(ValueError, match="install tzdata"):
+        checked("Europe/Nowhere")
+
+
+SUMMER = datetime(2026, 7, 1, tzinfo=UTC)
+KATHMANDU, BERLIN = timedelta(hours=5, minutes=45), timedelta(hours=2)
+
+
+@pytest.mark.parametrize("kind", ["link", "copy"])
+@pytest.mark.parametrize(
+    ("variable", "offset"),
+    [
+        (None, KATHMANDU),
+        ("", timedelta(0)),
+        ("Europe/Berlin", BERLIN),
+        (":Europe/Berlin", BERLIN),
+        (f"{TZPATH[0]}/Europe/Berlin", BERLIN),
+    ],
+)
+def test_the_time_zone_of_the_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, variable: str | None, offset: timedelta
+) -> None:
+    local = tmp_path / "localtime"
+    kathmandu = Path(TZPATH[0], "Asia/Kathmandu")
+    if kind == "link":
+        local.symlink_to(kathmandu)
+    else:
+        local.write_bytes(kathmandu.read_bytes())
+    monkeypatch.setattr("vbackup.config.timezones.LOCALTIME", local)
+    if variable is None:
+        monkeypatch.delenv("TZ", raising=False)
+    else:
+        monkeypatch.setenv("TZ", variable)
+    assert SUMMER.astimezone(zone(None)).utcoffset() == offset
+
+
+@pytest.mark.parametrize("variable", [None, "Europe/Nowhere", "CET-1CEST", "/none"])
+def test_a_machine_without_a_time_zone_has_utc(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, variable: str | None
+) -> None:
+    monkeypatch.setattr("vbackup.config.timezones.LOCALTIME", tmp_path / "none")
+    if variable is None:
+        monkeypatch.delenv("TZ", raising=False)
+    else:
+        monkeypatch.setenv("TZ", variable)
+    assert zone(None) is UTC
+    assert ("names no time zone" in caplog.text) == (variable is not None)
+
+
 CASES: dict[str, tuple[str, str, list[str]]] = {
     "unknown section": ("jobs:", "jobz:", ["10:1: jobz: unknown key; did you mean 'jobs'?"]),
     "unknown key of a plugin, and so a missing one": (
@@ -212,6 +287,35 @@ CASES: dict[str, tuple[str, str, list[str]]] = {
         "quiesce: no",
         "keep: {daily: -1}",
         ["14:19: jobs.nightly.keep.daily: must be greater than or equal to 0"],
+    ),
+    "unknown time zone": (
+        "quiesce: no",
+        "timezone: Europe/Berln",
+        ["14:15: jobs.nightly.timezone: must be the name of a time zone as in 'Europe/Berlin'; did you mean 'Europe"],
+    ),
+    "time zone that is a path": (
+        "quiesce: no",
+        "timezone: ../../../etc/localtime",
+        ["14:15: jobs.nightly.timezone: must be the name of a time zone as in 'Europe/Berlin'"],
+    ),
+    "unknown targets of copies": (
+        "quiesce: no",
+        "copies: [mian, vault]",
+        [
+            "14:14: jobs.nightly.copies.0: there is no target 'mian'; did you mean 'main'?",
+            "14:20: jobs.nightly.copies.1: there is no target 'vault'; known: main",
+        ],
+    ),
+    "copy to the own target": (
+        "quiesce: no",
+        "copies: [main]",
+        ["14:5: jobs.nightly.copies: must not name the job's own target"],
+    ),
+    "copies that are no list": ("quiesce: no", "copies: main", ["14:13: jobs.nightly.copies: must be a list"]),
+    "unknown rule": (
+        "quiesce: no",
+        "keep: {dayly: 7}",
+        ["14:12: jobs.nightly.keep.dayly: unknown key; did you mean 'daily'?"],
     ),
     "no such choice": ("quiesce: no", "quiesce: maybe", ["14:14: jobs.nightly.quiesce: must be 'yes', 'no' or 'try'"]),
     "no machines": ('["lab:*", "!lab:scratch-*"]', "[]", ["12:5: jobs.nightly.machines: "]),

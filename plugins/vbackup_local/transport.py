@@ -52,11 +52,17 @@ class Local:
 
     name: ClassVar[str] = "local"
     options: ClassVar[type[BaseModel]] = LocalOptions
+    has_files: ClassVar[bool] = True
 
     def __init__(self, options: LocalOptions) -> None:
         self._root = options.path
         self._directories = Directories(options.path)
         self._swept = False
+
+    @property
+    def root(self) -> Path:
+        """The directory of the configuration."""
+        return self._root
 
     @property
     def can_put_if_absent(self) -> bool:

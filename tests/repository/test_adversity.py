@@ -54,7 +54,7 @@ def disks(lab: FakeHypervisor, name: str = "web") -> dict[str, bytes]:
 
 
 def work(lab: FakeHypervisor, writer, owner: str) -> BackUp:
-    return BackUp(lab, "lab", owner, writer, Quiesce.TRY, threading.Event(), lambda progress: None)
+    return BackUp(lab, "lab", "nightly", owner, writer, Quiesce.TRY, threading.Event(), lambda progress: None)
 
 
 def first_pack(store: MemoryTransport) -> str:
@@ -345,8 +345,8 @@ def test_a_locked_cache_file_is_left_to_its_user(tmp_path, monkeypatch):
     holder = connect(path, isolation_level=None)
     holder.execute("BEGIN IMMEDIATE")
     cache = Cache(path)
-    cache.set_points({"a": b"b"}, [])
-    assert cache.points() == {"a": b"b"}
+    cache.set_points({"a": (b"o", b"b")}, [])
+    assert cache.points() == {"a": (b"o", b"b")}
     assert path.stat().st_ino == inode
     holder.close()
     cache.close()

@@ -192,7 +192,7 @@ def test_deleting_one_point_leaves_the_others_whole(target, lab):
     first = back_up(target, lab, "web")
     machine.disks["vda"].write(5, b"changed")
     second = back_up(target, lab, "web")
-    target.delete(first)
+    target.delete([first])
     assert [second] == target.points()
     assert {"vda": bytes(machine.disks["vda"].data)} == restored(target, second)
 

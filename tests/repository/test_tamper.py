@@ -10,7 +10,7 @@ import pytest
 from tests.support import SECRET, back_up, guest, noise, repository, restored
 from vbackup.api import Corrupt, NotFound, Unsupported, VBackupError
 from vbackup.repository.keys import unlock
-from vbackup.repository.points import KIND, point_key
+from vbackup.repository.points import KIND, get_point, point_key
 from vbackup.repository.sealing import Keys
 from vbackup.testing.hypervisors import FakeHypervisor
 from vbackup.testing.transports import MemoryTransport
@@ -217,12 +217,12 @@ def test_hostile_names_in_a_stored_document_are_refused(site, name):
     target = site.open()
     described = json.loads(site.store.get("repository"))
     repository_id = bytes.fromhex(described["id"])
-    keys = Keys(unlock(site.store, SECRET, repository_id), repository_id)
+    keys = Keys(unlock(site.store, SECRET, repository_id)[1], repository_id)
     point = target.points()[0]
-    document = json.loads(point.model_dump_json())
-    document["machine"] = name
-    sealed = keys.seal(KIND, bytes.fromhex(point.id), json.dumps(document).encode())
-    site.put(point_key(point.id), sealed)
+    document = {"point": {**json.loads(point.model_dump_json()), "machine": name}}
+    stored = get_point(site.store, point.id)
+    sealed = keys.seal(KIND, bytes.fromhex(point.id) + stored.origin, json.dumps(document).encode())
+    site.put(point_key(point.id), site.store.get(point_key(point.id)).replace(stored.head, sealed))
     fresh = site.open()
     (damage,) = fresh.damaged_points()
     assert point.id in damage.reason

@@ -55,7 +55,18 @@ from vbackup.api.machine import (
     Nic,
 )
 from vbackup.api.options import Options
-from vbackup.api.target import Damage, DiskCounts, DiskWriter, Point, PointDisk, Target, TargetContext, Writer
+from vbackup.api.target import (
+    Damage,
+    DiskCounts,
+    DiskWriter,
+    Point,
+    PointDisk,
+    PruneOrder,
+    PruneReport,
+    Target,
+    TargetContext,
+    Writer,
+)
 from vbackup.api.transport import ObjectInfo, Transport, checked_key
 
 __all__ = [
@@ -106,6 +117,8 @@ __all__ = [
     "PluginError",
     "Point",
     "PointDisk",
+    "PruneOrder",
+    "PruneReport",
     "Quiesce",
     "Range",
     "Register",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,10 +38,11 @@ class Point(Description):
     machine: Name
     hypervisor: str = Field(max_length=255, description="its name in the configuration that made the point")
     hypervisor_type: str = Field(max_length=64)
+    machine_id: str = Field(max_length=255, description="what tells the machine from others of its hypervisor type")
+    job: str = Field(default="", max_length=64, description="the job that made the point; its `keep` applies")
     time: AwareDatetime = Field(description="the moment of the capture, UTC")
     sequence: int = Field(default=0, ge=0, description="counts a machine's points, whatever its clock says")
     seconds: float = Field(default=0, ge=0, description="how long the run took")
-    description: MachineDescription
     disks: tuple[PointDisk, ...]
     files: dict[Key, dict[str, Any]] = Field(
         default_factory=dict, description="nvram, tpm ...: the target's own business"
@@ -85,6 +86,34 @@ class Damage:
 
 
 @dataclass(frozen=True, slots=True)
+class PruneOrder:
+    """How to prune."""
+
+    dry_run: bool = False
+    """Only say what would be done."""
+    rewrite: int | None = None
+    """Bytes that may at most be written to get at garbage between what is needed; None: as much as pays."""
+    end_silent: bool = False
+    """Take writers that show no life for dead at once, and not after an hour."""
+    without: frozenset[str] = frozenset()
+    """Ids of points that are taken as deleted already: for a dry run, which cannot delete them first."""
+
+
+@dataclass(frozen=True, slots=True)
+class PruneReport:
+    """What came of it; sizes in bytes of the store."""
+
+    freed: int = 0
+    """Deleted; with a dry run what would be."""
+    rewritten: int = 0
+    waiting: int = 0
+    """Garbage that a later prune deletes, when the writers that run now have ended."""
+    stored: int = 0
+    """What is left."""
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class TargetContext:
     """What the framework gives a target plugin."""
 
@@ -98,6 +127,8 @@ class TargetContext:
     """Resolves the configured key when it is needed. Raises `ConfigError`, `NotFound`."""
     cache_dir: Path
     """A private directory that may be deleted at any time."""
+    state_dir: Path
+    """A private directory for what must not be forgotten; it is made when it is needed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,8 +194,11 @@ class Writer(Protocol):
     def notes(self) -> Sequence[str]:
         """What the user must know of the store: things missing or damaged that this run went around or healed."""
 
-    def commit(self, point: Point) -> None:
-        """Make ``point`` durable, after everything it needs. It exists for others from here on, not before."""
+    def commit(self, point: Point, description: MachineDescription) -> None:
+        """Make ``point`` durable, after everything it needs. It exists for others from here on, not before.
+
+        The description is kept beside the point: it may hold what those that only write must not read again.
+        """
 
 
 class Target(Protocol):
@@ -177,6 +211,10 @@ class Target(Protocol):
     """The ``type:`` in YAML."""
     options: ClassVar[type[BaseModel]]
     """The other keys of that entry, beside ``transport``, ``codecs`` and ``key``."""
+    encodes: ClassVar[bool]
+    """Whether data goes through codecs and is kept under a key; if not, the entry has neither of the two."""
+    needs_files: ClassVar[bool]
+    """Whether it works on the files of a transport that has some (`Transport.root`), and not through its methods."""
 
     def __init__(self, options: Any, context: TargetContext) -> None: ...
 
@@ -196,6 +234,9 @@ class Target(Protocol):
     def damaged_points(self) -> list[Damage]:
         """Points that are there but cannot be read: `points` leaves them out."""
 
+    def description(self, point: Point) -> MachineDescription:
+        """Return the machine as it was. Raises: `Corrupt`, `NotFound`; `WrongKey` for a key that only writes."""
+
     def extents(self, point: Point, disk: str) -> Iterator[Extent]:
         """What a disk of a point holds, as data and zero."""
 
@@ -211,8 +252,20 @@ class Target(Protocol):
     def verify(self, points: Sequence[Point], progress: Callable[[int], None]) -> list[Damage]:
         """Read, decrypt and hash everything that ``points`` need; ``progress`` gets bytes of disk checked."""
 
-    def delete(self, point: Point) -> None:
-        """Delete a point. What only it needed becomes garbage."""
+    def delete(self, points: Sequence[Point]) -> None:
+        """Delete points. What only they needed is garbage from then on; `prune` collects it."""
+
+    def protected(self) -> Mapping[str, str]:
+        """Ids of points that are kept whatever the rules say, and why, as the user put it."""
+
+    def protect(self, point: Point, reason: str) -> None:
+        """Keep a point whatever the rules say."""
+
+    def unprotect(self, point: Point) -> None:
+        """Undo `protect`; a point that is not protected is no error."""
+
+    def prune(self, order: PruneOrder) -> PruneReport:
+        """Give back the space of what no point needs. Others may write, read and prune meanwhile."""
 
     def close(self) -> None:
         """Let go of caches and connections."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 from pydantic import BaseModel
@@ -45,8 +46,17 @@ class Transport(Protocol):
     """The ``type:`` in YAML."""
     options: ClassVar[type[BaseModel]]
     """The other keys of that entry."""
+    has_files: ClassVar[bool]
+    """Whether objects are files that programs can open, seek, lock and rename: then `root` is not None."""
 
     def __init__(self, options: Any) -> None: ...
+
+    @property
+    def root(self) -> Path | None:
+        """The directory below which each object is the file of its name; None where objects are no files.
+
+        Whether it is there now is another question: see `create`.
+        """
 
     @property
     def can_put_if_absent(self) -> bool:

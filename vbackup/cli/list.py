@@ -17,13 +17,16 @@ def command(state: State, machine: str | None) -> int:
     with state.site() as site:
         from vbackup.cli import points
         from vbackup.jobs.points import list_damaged, list_points
+        from vbackup.jobs.protect import protections
 
         found = list_points(site, machine)
         damaged = list_damaged(site)
+        protected = protections(site, found)
     if state.json:
-        output.document([points.as_json(each) for each in found])
+        shown = [points.as_json(each, protected=each.point.id in protected[each.target]) for each in found]
+        output.document(shown)
     elif found:
-        points.print_table(found)
+        points.print_table(found, protected)
     else:
         output.complain("no restore points")
     for damage in damaged:

@@ -21,7 +21,21 @@ from vbackup.cli.signals import Stopped, stop_signals
 from vbackup.cli.state import State, json_option
 
 OK, FAILED, USAGE, WARNINGS = 0, 1, 2, 3
-COMMANDS = ("init", "run", "list", "show", "restore", "verify", "delete", "doctor", "plugins", "schema")
+COMMANDS = (
+    "init",
+    "run",
+    "list",
+    "show",
+    "restore",
+    "verify",
+    "delete",
+    "protect",
+    "unprotect",
+    "prune",
+    "doctor",
+    "plugins",
+    "schema",
+)
 
 
 class Commands(click.Group):

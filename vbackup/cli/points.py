@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vbackup.api import Damage
+from vbackup.api import Damage, MachineDescription
 from vbackup.cli import output
 from vbackup.jobs.points import Found
 
 _NUMBERS = frozenset({"DISKS", "READ", "CHANGED", "STORED"})
 
 
-def as_json(found: Found) -> dict[str, Any]:
+def as_json(found: Found, *, protected: bool = False) -> dict[str, Any]:
     """Return what ``list --json`` has for a restore point: sizes in bytes, time as RFC 3339 in UTC."""
     point = found.point
     return {
@@ -21,6 +21,7 @@ def as_json(found: Found) -> dict[str, Any]:
         "hypervisor": point.hypervisor,
         "target": found.target,
         "time": output.moment(point.time),
+        "protected": protected,
         "quiesced": point.quiesced,
         "disks": [{"key": disk.key, "size": disk.size} for disk in point.disks],
         "read": point.read,
@@ -30,11 +31,15 @@ def as_json(found: Found) -> dict[str, Any]:
     }
 
 
-def details(found: Found) -> dict[str, Any]:
-    """Return what ``show --json`` has: `as_json`, and how the point and the machine were made."""
-    point, machine = found.point, found.point.description
+def details(found: Found, machine: MachineDescription, protected: str | None) -> dict[str, Any]:
+    """Return what ``show --json`` has: `as_json`, and how the point and the machine were made.
+
+    ``protected`` is why the point is; None: it is not.
+    """
+    point = found.point
     return {
-        **as_json(found),
+        **as_json(found, protected=protected is not None),
+        "protected_reason": protected,
         "hypervisor_type": point.hypervisor_type,
         "seconds": point.seconds,
         "files": sorted(point.files),
@@ -59,13 +64,14 @@ def damage_as_json(damage: Damage) -> dict[str, Any]:
     return {name: getattr(damage, name) for name in ("point", "machine", "disk", "offset", "length", "reason")}
 
 
-def print_table(found: Sequence[Found]) -> None:
-    """Print restore points, one a line."""
-    columns = ("ID", "MACHINE", "TIME", "TARGET", "DISKS", "READ", "CHANGED", "STORED", "WARNINGS")
-    output.table(columns, [_row(each) for each in found], numbers=_NUMBERS)
+def print_table(found: Sequence[Found], protected: Mapping[str, Mapping[str, str]]) -> None:
+    """Print restore points, one a line; ``protected`` has, by target, the ids of those that are."""
+    columns = ("ID", "MACHINE", "TIME", "TARGET", "DISKS", "READ", "CHANGED", "STORED", "PROTECTED", "WARNINGS")
+    rows = [_row(each, protected=each.point.id in protected[each.target]) for each in found]
+    output.table(columns, rows, numbers=_NUMBERS)
 
 
-def _row(found: Found) -> tuple[str, ...]:
+def _row(found: Found, *, protected: bool) -> tuple[str, ...]:
     point = found.point
     total = sum(disk.size for disk in point.disks)
     amounts = (total, point.read, point.changed, point.stored)
@@ -75,5 +81,6 @@ def _row(found: Found) -> tuple[str, ...]:
         output.moment(point.time.replace(microsecond=0)),
         found.target,
         *map(output.size, amounts),
+        "yes" if protected else "",
         str(len(point.warnings) or ""),
     )

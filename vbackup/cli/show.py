@@ -18,9 +18,12 @@ def command(state: State, point: str) -> None:
     """Show a restore POINT: machine@latest, machine@TIME or the beginning of its id."""
     with state.site() as site:
         from vbackup.cli import points
-        from vbackup.jobs.points import find_point
+        from vbackup.jobs.points import describe, find_point
+        from vbackup.jobs.protect import protections
 
-        shown = points.details(find_point(site, point))
+        found = find_point(site, point)
+        reason = protections(site, [found])[found.target].get(found.point.id)
+        shown = points.details(found, describe(site, found), reason)
     if state.json:
         output.document(shown)
     else:
@@ -35,6 +38,8 @@ def _print(shown: dict[str, Any]) -> None:
     output.write(f"time           {shown['time']}, in {output.duration(shown['seconds'])}")
     output.write(f"file systems   {'frozen' if shown['quiesced'] else 'not frozen (crash-consistent)'}")
     output.write(f"hardware       {machine['cpus']} CPUs, {output.size(machine['memory'])}, {machine['firmware']}")
+    if shown["protected"]:
+        output.write(f"protected      {shown['protected_reason'] or 'yes'}")
     if shown["files"]:
         output.write(f"files          {', '.join(shown['files'])}")
     for disk in shown["disks"]:

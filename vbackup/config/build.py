@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, Union
 
 from pydantic import ConfigDict, Field, create_model
@@ -10,7 +10,7 @@ from pydantic.errors import PydanticUserError
 from pydantic.fields import FieldInfo
 
 from vbackup.api import PluginError
-from vbackup.config.models import Config, Entry, TargetEntry
+from vbackup.config.models import Config, EncodedTargetEntry, Entry, TargetEntry
 from vbackup.registry import Registry
 
 DEFAULT_CODECS: tuple[dict[str, Any], ...] = ({"type": "zstd", "level": 3}, {"type": "aes-256-gcm"})
@@ -29,20 +29,21 @@ def model(registry: Registry) -> type[Config]:
 
     Raises: `PluginError` when the options of a class do not make a model.
     """
-    codec = _union("codecs", Entry, registry.codecs)
-    codecs = TargetEntry.model_fields["codecs"]
+    codec = _union("codecs", lambda _: Entry, registry.codecs)
+    codecs = EncodedTargetEntry.model_fields["codecs"]
     if {step["type"] for step in DEFAULT_CODECS} <= registry.codecs.keys():
         codecs = FieldInfo.merge_field_infos(codecs, default=DEFAULT_CODECS, validate_default=True)
     many = tuple[codec, ...]  # type: ignore[valid-type]  # made at run time
-    target = create_model("TargetEntry", __base__=TargetEntry, codecs=(many, codecs))
-    hypervisors = _union("hypervisors", Entry, registry.hypervisors)
-    transports = _union("transports", Entry, registry.transports)
+    encoded = create_model("EncodedTargetEntry", __base__=EncodedTargetEntry, codecs=(many, codecs))
+    hypervisors = _union("hypervisors", lambda _: Entry, registry.hypervisors)
+    transports = _union("transports", lambda _: Entry, registry.transports)
+    targets = _union("targets", lambda cls: encoded if cls.encodes else TargetEntry, registry.targets)
     return create_model(
         "Config",
         __base__=Config,
         hypervisors=_entries(Config, "hypervisors", hypervisors),
         transports=_entries(Config, "transports", transports),
-        targets=_entries(Config, "targets", _union("targets", target, registry.targets)),
+        targets=_entries(Config, "targets", targets),
     )
 
 
@@ -60,8 +61,9 @@ def _entries(base: type[Config], name: str, entry: Any) -> Any:
     return (Mapping[key, entry], base.model_fields[name])  # type: ignore[valid-type]
 
 
-def _union(role: str, base: type[Entry], classes: Mapping[str, type[Any]]) -> Any:
-    models = [_entry(role, base, name, cls) for name, cls in sorted(classes.items())]
+def _union(role: str, base: Callable[[Any], type[Entry]], classes: Mapping[str, type[Any]]) -> Any:
+    """Return the type of an entry; ``base`` tells, for a class, what its entries have beside the class's options."""
+    models = [_entry(role, base(cls), name, cls) for name, cls in sorted(classes.items())]
     if not models:
         return _NothingInstalled
     if len(models) == 1:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from vbackup.api import ConfigError
 from vbackup.config.build import model
-from vbackup.config.document import Document, Place, Problem, failed, read
+from vbackup.config.document import Document, Place, Problem, dotted, failed, read
 from vbackup.config.models import Config
 from vbackup.config.problems import explain, suggestion
 from vbackup.config.references import unknown_references
 from vbackup.registry import Registry
 
+T = TypeVar("T")
 SYSTEM = Path("/etc/vbackup/vbackup.yaml")
 
 
@@ -45,7 +48,7 @@ def load(path: Path, registry: Registry) -> Config:
     if not isinstance(document.data, dict):
         raise failed(document.name, [Problem(Place(1, 1), "", "the file must be a mapping of sections (targets: ...)")])
     config, problems = _validate(document, registry)
-    problems += unknown_references(document)
+    problems += unknown_references(document) + _without_files(document, registry)
     if problems or config is None:
         raise failed(document.name, problems)
     return config
@@ -62,6 +65,37 @@ def _validate(document: Document, registry: Registry) -> tuple[Config | None, li
         return _unknown_type(registry, section, name)
 
     return None, explain(details, document, shape.model_json_schema(), unknown)
+
+
+def _without_files(document: Document, registry: Registry) -> list[Problem]:
+    """Find targets that need files on transports that have none. Works on any document, valid or not."""
+    targets = _entries_of(document, "targets", registry.targets)
+    transports = _entries_of(document, "transports", registry.transports)
+    with_files = ", ".join(sorted(name for name, cls in registry.transports.items() if cls.has_files)) or "none"
+    problems = []
+    for alias, (kind, entry) in targets.items():
+        found = transports.get(str(entry.get("transport")))
+        if kind.needs_files and found is not None and not found[0].has_files:
+            path = ("targets", alias, "transport")
+            message = (
+                f"a target of type {kind.name!r} needs files, and a transport of type {found[0].name!r} has none "
+                f"(types that have: {with_files})"
+            )
+            problems.append(Problem(document.values[path], dotted(path), message))
+    return problems
+
+
+def _entries_of(
+    document: Document, section: str, classes: Mapping[str, type[T]]
+) -> dict[str, tuple[type[T], Mapping[str, Any]]]:
+    """Return the class and the data of those entries of a section that have a known type."""
+    entries = document.data.get(section)
+    found = entries.items() if isinstance(entries, dict) else ()
+    return {
+        alias: (classes[str(entry["type"])], entry)
+        for alias, entry in found
+        if isinstance(entry, dict) and str(entry.get("type")) in classes
+    }
 
 
 def _unknown_type(registry: Registry, section: str, name: str) -> str:

@@ -5,10 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, Strict, StringConstraints, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    Strict,
+    StringConstraints,
+    ValidationInfo,
+    WithJsonSchema,
+    field_validator,
+)
 
 from vbackup.api import Options, Quiesce
 from vbackup.config.secret import SecretRef
+from vbackup.config.timezones import checked
 
 ALIAS = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 SELECTOR = r"^!?[A-Za-z0-9][A-Za-z0-9._-]{0,63}:[^\x00-\x1f\x7f]+$"
@@ -41,19 +51,24 @@ class TargetEntry(Entry):
     """A place for restore points."""
 
     transport: Alias = Field(description="the alias of an entry under transports")
+
+
+class EncodedTargetEntry(TargetEntry):
+    """One whose data goes through codecs and is kept under a key; see `Target.encodes`."""
+
     codecs: tuple[Entry, ...] = Field(description="the steps that encode a chunk, in order")
     key: SecretRef = Field(description="where the key (or passphrase) of the target is")
 
 
 class Keep(Options):
-    """How many restore points to keep of each machine: the newest one of each of the last so many periods."""
+    """Which restore points of each machine `vbackup prune` keeps: those that at least one rule keeps."""
 
-    last: Count | None = None
-    hourly: Count | None = None
-    daily: Count | None = None
-    weekly: Count | None = None
-    monthly: Count | None = None
-    yearly: Count | None = None
+    last: Count | None = Field(default=None, description="the newest so many points")
+    hourly: Count | None = Field(default=None, description="the newest of each of the last so many hours with points")
+    daily: Count | None = Field(default=None, description="the newest of each of the last so many days with points")
+    weekly: Count | None = Field(default=None, description="the same of weeks, from Monday to Sunday (ISO 8601)")
+    monthly: Count | None = Field(default=None, description="the same of months")
+    yearly: Count | None = Field(default=None, description="the same of years")
 
 
 class JobEntry(Options):
@@ -61,13 +76,35 @@ class JobEntry(Options):
 
     machines: tuple[Selector, ...] = Field(min_length=1, description="hypervisor:glob; a leading ! leaves out")
     target: Alias = Field(description="the alias of an entry under targets")
+    copies: tuple[Alias, ...] = Field(
+        default=(),
+        description="aliases of other targets; each point is copied there after the run",
+        json_schema_extra={"uniqueItems": True},
+    )
     quiesce: Annotated[
         Quiesce,
         BeforeValidator(_quiesce),
         WithJsonSchema({"enum": ["yes", "no", "try", True, False]}),
     ] = Field(default=Quiesce.TRY, description="freeze the guest's file systems: yes (or fail), no, try")
     parallel: Annotated[int, Strict(), Field(ge=1, le=256)] = Field(default=2, description="machines at once")
-    keep: Keep | None = None
+    keep: Keep | None = Field(
+        default=None,
+        description="which points of this job stay, in its target and where they are copied to; all without it. "
+        "Hosts that share a target need jobs of different names.",
+    )
+    timezone: Annotated[str, AfterValidator(checked)] | None = Field(
+        default=None,
+        description="IANA name (Europe/Berlin) of the zone whose days and hours count in keep; else this machine's",
+    )
+
+    @field_validator("copies")
+    @classmethod
+    def _copies_are_elsewhere(cls, copies: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        if info.data.get("target") in copies:
+            raise ValueError("must not name the job's own target")
+        if len(set(copies)) != len(copies):
+            raise ValueError("must not name a target twice")
+        return copies
 
 
 class Config(Options):

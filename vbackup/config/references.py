@@ -33,8 +33,10 @@ def _references(data: Any) -> Iterator[tuple[Path_, str, str]]:
             continue
         if isinstance(job.get("target"), str):
             yield ("jobs", name, "target"), "targets", job["target"]
-        machines = job.get("machines")
-        for index, selector in enumerate(machines if isinstance(machines, list) else ()):
+        for index, alias in enumerate(_list(job, "copies")):
+            if isinstance(alias, str):
+                yield ("jobs", name, "copies", index), "targets", alias
+        for index, selector in enumerate(_list(job, "machines")):
             if isinstance(selector, str) and ":" in selector:
                 alias = selector.removeprefix("!").partition(":")[0]
                 yield ("jobs", name, "machines", index), "hypervisors", alias
@@ -43,3 +45,8 @@ def _references(data: Any) -> Iterator[tuple[Path_, str, str]]:
 def _mapping(data: Any, key: str) -> dict[str, Any]:
     value = data.get(key) if isinstance(data, dict) else None
     return value if isinstance(value, dict) else {}
+
+
+def _list(data: dict[str, Any], key: str) -> list[Any]:
+    value = data.get(key)
+    return value if isinstance(value, list) else []

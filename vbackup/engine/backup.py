@@ -47,6 +47,7 @@ class BackUp:
 
     hypervisor: Hypervisor
     alias: str
+    job: str
     owner: str
     writer: Writer
     quiesce: Quiesce
@@ -65,7 +66,7 @@ class BackUp:
                 disks = self._copy(capture, previous)
                 capture.check()
                 made = self._point(capture, disks, previous, time.monotonic() - began)
-                self.writer.commit(made)
+                self.writer.commit(made, capture.machine)
                 point = made
         except VBackupError as error:
             if point is None:
@@ -99,10 +100,11 @@ class BackUp:
                 machine=capture.machine.name,
                 hypervisor=self.alias,
                 hypervisor_type=self.hypervisor.name,
+                machine_id=capture.machine.id,
+                job=self.job,
                 time=capture.time,
                 sequence=previous.sequence + 1 if previous else 1,
                 seconds=round(seconds, 3),
-                description=capture.machine,
                 disks=tuple(disks),
                 files=files,
                 quiesced=capture.quiesced,

@@ -50,7 +50,8 @@ class Restore:
         if not request.disks:
             files = {name: self.target.file(point, name) for name in point.files}
         wanted = [RestoreDisk(disk.key, disk.size, disk.format) for disk in chosen]
-        with self.hypervisor.restore(point.description, wanted, files, request) as restoration:
+        description = self.target.description(point)
+        with self.hypervisor.restore(description, wanted, files, request) as restoration:
             written = self._write(point, wanted, restoration.disks)
             result = restoration.finish()
             return Restored(result, written, tuple(restoration.notes))

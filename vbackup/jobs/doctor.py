@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from vbackup.api import Finding, Hypervisor, HypervisorContext, Level, VBackupError
+from vbackup.config.models import EncodedTargetEntry
 from vbackup.jobs.site import Site
 from vbackup.registry import Registry
 
@@ -29,7 +30,7 @@ def examine(site: Site | None, registry: Registry) -> list[Finding]:
     for alias in site.config.transports:
         findings += _ask(f"transport {alias}", partial(_check, partial(site.transport, alias)))
     for alias, entry in site.config.targets.items():
-        findings += entry.key.findings()
+        findings += entry.key.findings() if isinstance(entry, EncodedTargetEntry) else []
         findings += _ask(f"target {alias}", partial(_target, site, alias))
     return findings
 

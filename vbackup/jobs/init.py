@@ -6,9 +6,10 @@ import os
 from functools import partial
 from pathlib import Path
 
-from vbackup.api import AccessDenied, AlreadyExists, ConfigError
+from vbackup.api import AccessDenied, AlreadyExists, ConfigError, Target
 from vbackup.config import SecretRef
-from vbackup.jobs.site import Site
+from vbackup.config.models import EncodedTargetEntry
+from vbackup.jobs.site import Site, no_key
 from vbackup.repository.keys import new_key_file
 
 
@@ -24,8 +25,7 @@ def init(site: Site, target: str | None) -> list[str]:
     done: list[str] = []
     present: AlreadyExists | None = None
     for alias in aliases:
-        site.target(alias)  # complains of an unknown name
-        new = site.make_target(alias, partial(_key, site.config.targets[alias].key, done))
+        new = _new_target(site, alias, done)
         try:
             new.init()
             done.append(f"target {alias} is ready (id {new.id})")
@@ -36,6 +36,14 @@ def init(site: Site, target: str | None) -> list[str]:
     if not done and present is not None:
         raise present
     return done
+
+
+def _new_target(site: Site, alias: str, done: list[str]) -> Target:
+    site.target(alias)  # complains of an unknown name
+    entry = site.config.targets[alias]
+    if isinstance(entry, EncodedTargetEntry):
+        return site.make_target(alias, partial(_key, entry.key, done))
+    return site.make_target(alias, no_key)
 
 
 def _key(reference: SecretRef, done: list[str]) -> bytes:

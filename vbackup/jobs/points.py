@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from vbackup.api import ConfigError, Damage, NotFound, Point, Target, VBackupError
+from vbackup.api import ConfigError, Damage, MachineDescription, NotFound, Point, Target, VBackupError
 from vbackup.jobs.site import Site
 
 log = logging.getLogger(__name__)
@@ -119,11 +119,16 @@ def _only(hits: Sequence[Found], text: str, missing: str) -> Found:
     return hits[0]
 
 
+def describe(site: Site, found: Found) -> MachineDescription:
+    """Return the machine of a point as it was. Raises: what `Target.description` raises."""
+    return site.target(found.target).description(found.point)
+
+
 def delete_points(site: Site, texts: Sequence[str]) -> list[Found]:
     """Delete points; all names are looked up before the first is deleted."""
     found = list({f.point.id: f for f in (find_point(site, text) for text in texts)}.values())
-    for item in found:
-        site.target(item.target).delete(item.point)
+    for alias in dict.fromkeys(item.target for item in found):
+        site.target(alias).delete([item.point for item in found if item.target == alias])
     return found
 
 

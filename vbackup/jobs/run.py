@@ -102,7 +102,7 @@ class _Job:
         target = self.site.target(job.target)
         owner = target.id
         for point in sorted(target.points(), key=lambda point: point.sequence):  # a clock may have been wrong
-            self._points[point.hypervisor_type, point.description.id] = point
+            self._points[point.hypervisor_type, point.machine_id] = point
         self._sweep({task.hypervisor for task in tasks}, owner)
         with target.writer() as writer:
             work = _Work(self.site, job.target, owner, writer, self)
@@ -174,9 +174,9 @@ class _Work:
     def _attempt(self, task: Task, stop: threading.Event) -> Made:
         machine = self.job.machine(task)
         hypervisor = self.site.hypervisor(task.hypervisor)
-        registry = self.site.registry
+        registry, quiesce = self.site.registry, self.site.config.jobs[task.job].quiesce
         back_up = BackUp(
-            hypervisor, task.hypervisor, self.owner, self.writer, self.site.config.jobs[task.job].quiesce, stop,
+            hypervisor, task.hypervisor, task.job, self.owner, self.writer, quiesce, stop,
             lambda disk: registry.emit_progress(JobProgress(task.job, task.hypervisor, task.machine, disk)),
         )  # fmt: skip
         with locked(self.site.state_dir, self.owner, hypervisor.name, machine.id, machine.name):

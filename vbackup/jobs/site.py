@@ -11,6 +11,7 @@ from typing import Any, Protocol, Self, TypeVar
 from vbackup.api import Codec, ConfigError, Executor, Hypervisor, HypervisorContext, NotFound, Target, TargetContext
 from vbackup.api import Transport as TransportRole
 from vbackup.config import Config
+from vbackup.config.models import EncodedTargetEntry
 from vbackup.registry import Registry
 from vbackup.wrappers.retry import RetryingTransport
 
@@ -106,18 +107,21 @@ class Site:
         return RetryingTransport(self.registry.transports[entry.type](entry), STORE_DEADLINE, wait=self.stop.wait)
 
     def _new_target(self, alias: str) -> Target:
-        return self.make_target(alias, self.config.targets[alias].key.resolve)
+        entry = self.config.targets[alias]
+        return self.make_target(alias, entry.key.resolve if isinstance(entry, EncodedTargetEntry) else no_key)
 
     def make_target(self, alias: str, secret: Callable[[], bytes]) -> Target:
         """Return a new instance of a configured target that gets its key from ``secret``."""
         entry = self.config.targets[alias]
+        steps = entry.codecs if isinstance(entry, EncodedTargetEntry) else ()
         context = TargetContext(
             alias=alias,
             transport=self.transport(entry.transport),
-            codecs=tuple(self.registry.codecs[codec.type](codec) for codec in entry.codecs),
+            codecs=tuple(self.registry.codecs[codec.type](codec) for codec in steps),
             codec=self._codec,
             secret=secret,
             cache_dir=self._cache_dir,
+            state_dir=self.state_dir / "targets" / alias,
         )
         return self.registry.targets[entry.type](entry, context)
 
@@ -131,6 +135,11 @@ class Site:
         path = self.state_dir.joinpath(*parts)
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         return path
+
+
+def no_key() -> bytes:
+    """Stand for the key of a target that has none (see `Target.encodes`). Raises: `ConfigError`."""
+    raise ConfigError("this type of target has no key")
 
 
 def _directory(variable: str, for_root: str, xdg: str, home: str) -> Path:

@@ -24,34 +24,47 @@ from vbackup.repository.packs import Pack
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
-_VERSION = 2
+_VERSION = 3
 _SCHEMA = """
-CREATE TABLE objects (name TEXT PRIMARY KEY) WITHOUT ROWID;
-CREATE TABLE packs (number INTEGER PRIMARY KEY AUTOINCREMENT, name BLOB UNIQUE NOT NULL, header BLOB NOT NULL,
+CREATE TABLE indexes (number INTEGER PRIMARY KEY, name TEXT UNIQUE NOT NULL);
+CREATE TABLE listings (pack INTEGER NOT NULL, ix INTEGER NOT NULL, PRIMARY KEY (pack, ix)) WITHOUT ROWID;
+CREATE TABLE origins (number INTEGER PRIMARY KEY, data BLOB UNIQUE NOT NULL);
+CREATE TABLE packs (number INTEGER PRIMARY KEY AUTOINCREMENT, name BLOB UNIQUE NOT NULL, writer BLOB NOT NULL,
                     size INTEGER NOT NULL, suspect INTEGER NOT NULL DEFAULT 0);
-CREATE TABLE chunks (id BLOB NOT NULL, pack INTEGER NOT NULL, start INTEGER NOT NULL, length INTEGER NOT NULL,
-                     size INTEGER NOT NULL, PRIMARY KEY (id, pack)) WITHOUT ROWID;
-CREATE TABLE points (id TEXT PRIMARY KEY, sealed BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE chunks (id BLOB NOT NULL, pack INTEGER NOT NULL, kind INTEGER NOT NULL, origin INTEGER NOT NULL,
+                     start INTEGER NOT NULL, length INTEGER NOT NULL, size INTEGER NOT NULL,
+                     PRIMARY KEY (id, pack)) WITHOUT ROWID;
+CREATE TABLE points (id TEXT PRIMARY KEY, origin BLOB NOT NULL, head BLOB NOT NULL) WITHOUT ROWID;
 """
 _BATCH = 256
 
 
 class Location(NamedTuple):
-    """Where a chunk is: its pack's name and header, and the blob's place in it, in bytes."""
+    """Where a chunk is: its pack's name, its encoded `Origin`, and the blob's place in the pack, in bytes."""
 
     pack: bytes
-    header: bytes
+    origin: bytes
     offset: int
     length: int
     size: int
 
 
 class Known(NamedTuple):
-    """A pack in the cache: its number (never used twice in a file), its size, and whether it was found damaged."""
+    """A pack in the cache."""
 
     number: int
+    """Never used twice in a file."""
     size: int
     suspect: bool
+    """Found damaged."""
+    listed: bool
+    """By a stored index object."""
+    writer: bytes
+    """The session that wrote it."""
+
+    def is_sound(self, stored: int) -> bool:
+        """Whether nothing is known against it; ``stored`` is its size in the store."""
+        return self.size == stored and not self.suspect
 
 
 class Trust:
@@ -62,10 +75,13 @@ class Trust:
         self._last = max((known.number for known in packs.values()), default=0)
         self._bad = {packs[name].number for name in bad}
         self._own: set[int] = set()
+        self.used: set[int] = set()
+        """Packs that a session has built on."""
 
     def add(self, numbers: Iterable[int]) -> None:
-        """Trust packs that the session itself has stored."""
+        """Trust packs that the session itself has stored or adopted."""
         self._own.update(numbers)
+        self.used.update(numbers)
 
     def holds(self, number: int) -> bool:
         """Whether a pack is trusted. One that another process has added since is not: nobody has looked for it."""
@@ -99,41 +115,69 @@ class Cache:
                 self._db = _connect(":memory:")
                 return action(self._db)
 
-    def objects(self) -> set[str]:
-        """Names of the index objects (and adopted packs) that are in the cache."""
-        return self._do(lambda db: {row[0] for row in db.execute("SELECT name FROM objects")})
+    def indexes(self) -> set[str]:
+        """Keys of the index objects that are in the cache."""
+        return self._do(lambda db: {row[0] for row in db.execute("SELECT name FROM indexes")})
 
     def packs(self) -> dict[bytes, Known]:
         """All packs that are in the cache, by name."""
-        query = "SELECT name, number, size, suspect FROM packs"
-        return self._do(lambda db: {row[0]: Known(row[1], row[2], bool(row[3])) for row in db.execute(query)})
+        query = "SELECT name, number, size, suspect, number IN (SELECT pack FROM listings), writer FROM packs"
+        return self._do(lambda db: {r[0]: Known(r[1], r[2], bool(r[3]), bool(r[4]), r[5]) for r in db.execute(query)})
 
-    def add(self, source: str, packs: Sequence[Pack]) -> list[int]:
-        """Add what the object ``source`` says of ``packs``, all or nothing; return their numbers."""
+    def indexes_of(self, packs: Collection[bytes]) -> set[str]:
+        """Return the keys of the index objects that list any of ``packs``."""
+        query = (
+            "SELECT i.name FROM indexes i JOIN listings l ON l.ix = i.number JOIN packs p ON p.number = l.pack "
+            "WHERE p.name IN ({})"
+        )
+        return self._do(lambda db: {row[0] for row in _selected(db, query, list(packs))})
+
+    def add(self, index: str | None, packs: Sequence[Pack]) -> list[int]:
+        """Add what an index object (or, for None, their own footers) says of ``packs``; return their numbers."""
 
         def insert(db: sqlite3.Connection) -> list[int]:
             with _transaction(db):
                 numbers = [_add_pack(db, pack) for pack in packs]
-                db.execute("INSERT OR IGNORE INTO objects VALUES (?)", (source,))
+                if index is not None:
+                    db.execute("INSERT OR IGNORE INTO indexes (name) VALUES (?)", (index,))
+                    query = "INSERT OR IGNORE INTO listings SELECT ?, number FROM indexes WHERE name = ?"
+                    db.executemany(query, [(number, index) for number in numbers])
             return numbers
 
         return self._do(insert)
-
-    def settle(self, sources: Collection[str]) -> None:
-        """Drop the names of adopted packs that an index lists by now."""
-        rows = [(name,) for name in sources]
-        self._write(lambda db: db.executemany("DELETE FROM objects WHERE name = ?", rows))
 
     def suspect(self, packs: Collection[bytes]) -> None:
         """Remember that packs were found damaged: nothing is deduplicated against them any more."""
         rows = [(name,) for name in packs]
         self._write(lambda db: db.executemany("UPDATE packs SET suspect = 1 WHERE name = ?", rows))
 
+    def forget_indexes(self, keys: Collection[str]) -> None:
+        """Forget index objects that are gone from the store; their packs stay until they are forgotten, too."""
+
+        def delete(db: sqlite3.Connection) -> None:
+            rows = [(key,) for key in keys]
+            db.executemany("DELETE FROM listings WHERE ix = (SELECT number FROM indexes WHERE name = ?)", rows)
+            db.executemany("DELETE FROM indexes WHERE name = ?", rows)
+
+        if keys:
+            self._write(delete)
+
+    def forget_packs(self, names: Collection[bytes]) -> None:
+        """Forget packs that are gone from the store."""
+
+        def delete(db: sqlite3.Connection) -> None:
+            db.executemany("DELETE FROM packs WHERE name = ?", [(name,) for name in names])
+            for table in ("listings", "chunks"):
+                db.execute(f"DELETE FROM {table} WHERE pack NOT IN (SELECT number FROM packs)")  # noqa: S608
+
+        if names:
+            self._write(delete)
+
     def clear(self) -> None:
         """Forget all index entries; points stay (they are sealed), and so do suspicions."""
 
         def delete(db: sqlite3.Connection) -> None:
-            for table in ("chunks", "objects"):
+            for table in ("chunks", "origins", "listings", "indexes"):
                 db.execute(f"DELETE FROM {table}")  # noqa: S608 - constant names
             db.execute("DELETE FROM packs WHERE NOT suspect")
 
@@ -147,7 +191,9 @@ class Cache:
                 "SELECT c.id, c.pack FROM chunks c JOIN packs p ON p.number = c.pack "
                 "WHERE NOT p.suspect AND c.id IN ({})"
             )
-            return {row[0] for row in _selected(db, query, ids) if trust.holds(row[1])}
+            hits = [row for row in _selected(db, query, ids) if trust.holds(row[1])]
+            trust.used.update(row[1] for row in hits)
+            return {row[0] for row in hits}
 
         found = self._do(select)
         return found if trust.epoch == self.epoch else set()
@@ -155,8 +201,8 @@ class Cache:
     def locate(self, ids: Sequence[bytes]) -> dict[bytes, list[Location]]:
         """Return where those of ``ids`` are that are in the cache; places in suspect packs come last."""
         query = (
-            "SELECT c.id, p.name, p.header, c.start, c.length, c.size FROM chunks c "
-            "JOIN packs p ON p.number = c.pack WHERE c.id IN ({}) ORDER BY p.suspect, p.number"
+            "SELECT c.id, p.name, o.data, c.start, c.length, c.size FROM chunks c JOIN packs p ON p.number = c.pack "
+            "JOIN origins o ON o.number = c.origin WHERE c.id IN ({}) ORDER BY p.suspect, p.number"
         )
 
         def select(db: sqlite3.Connection) -> dict[bytes, list[Location]]:
@@ -172,20 +218,24 @@ class Cache:
         query = "SELECT id, start, length FROM chunks WHERE pack = (SELECT number FROM packs WHERE name = ?)"
         return self._do(lambda db: set(db.execute(query, (pack,))))
 
-    def points(self) -> dict[str, bytes]:
-        """Return the sealed points by id."""
-        return self._do(lambda db: dict(db.execute("SELECT id, sealed FROM points")))
+    def points(self) -> dict[str, tuple[bytes, bytes]]:
+        """Return (origin, sealed head) of points by id."""
+        return self._do(lambda db: {row[0]: (row[1], row[2]) for row in db.execute("SELECT * FROM points")})
 
-    def set_points(self, add: Mapping[str, bytes], remove: Collection[str]) -> None:
-        """Add and forget sealed points."""
+    def set_points(self, add: Mapping[str, tuple[bytes, bytes]], remove: Collection[str]) -> None:
+        """Add and forget points' sealed heads."""
         if not add and not remove:
             return
 
         def write(db: sqlite3.Connection) -> None:
-            db.executemany("INSERT OR REPLACE INTO points VALUES (?, ?)", list(add.items()))
+            db.executemany("INSERT OR REPLACE INTO points VALUES (?, ?, ?)", [(i, *add[i]) for i in add])
             db.executemany("DELETE FROM points WHERE id = ?", [(name,) for name in remove])
 
         self._write(write)
+
+    def reading(self, action: Callable[[sqlite3.Connection], T]) -> T:
+        """Let ``action`` look at the tables, and make temporary ones of its own."""
+        return self._do(action)
 
     def _write(self, action: Callable[[sqlite3.Connection], object]) -> None:
         def write(db: sqlite3.Connection) -> None:
@@ -250,10 +300,22 @@ def _unlink(path: Path) -> None:
 
 
 def _add_pack(db: sqlite3.Connection, pack: Pack) -> int:
-    db.execute("INSERT OR IGNORE INTO packs (name, header, size) VALUES (?, ?, ?)", (pack.name, pack.header, pack.size))
+    row = (pack.name, pack.writer, pack.size)
+    db.execute("INSERT OR IGNORE INTO packs (name, writer, size) VALUES (?, ?, ?)", row)
     number: int = db.execute("SELECT number FROM packs WHERE name = ?", (pack.name,)).fetchone()[0]
-    rows = ((entry.id, number, entry.offset, entry.length, entry.size) for entry in sorted(pack.entries))
-    db.executemany("INSERT OR IGNORE INTO chunks VALUES (?, ?, ?, ?, ?)", rows)
+    origins = [_origin(db, origin) for origin in pack.origins]
+    rows = (
+        (entry.id, number, entry.kind, origins[entry.origin], entry.offset, entry.length, entry.size)
+        for entry in sorted(pack.entries)
+        if entry.origin < len(origins)
+    )
+    db.executemany("INSERT OR IGNORE INTO chunks VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+    return number
+
+
+def _origin(db: sqlite3.Connection, origin: bytes) -> int:
+    db.execute("INSERT OR IGNORE INTO origins (data) VALUES (?)", (origin,))
+    number: int = db.execute("SELECT number FROM origins WHERE data = ?", (origin,)).fetchone()[0]
     return number
 
 

@@ -1,14 +1,17 @@
-"""Key slots: the master secret, wrapped by what the user has.
+"""Key slots: the repository's ring, wrapped by what the user has.
 
-Argon2id (RFC 9106) turns a passphrase into a wrapping key. A key file made by ``vbackup init`` holds 256 random bits
-and needs no stretching: its slot has the least parameters, so that opening a repository costs no time.
+A *passphrase* is stretched by Argon2id (RFC 9106). A *key file* made by ``vbackup init`` holds 256 random bits and
+needs no stretching: its slot has the least parameters, so that opening a repository costs no time. A *recipient* is a
+public key whose private half may be kept offline: the ring is sealed to it (HPKE, see `hybrid`).
 """
 
 from __future__ import annotations
 
 import base64
+import binascii
 import itertools
 import os
+from collections.abc import Iterator
 from typing import Literal
 
 from cryptography.exceptions import InvalidTag
@@ -16,14 +19,20 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from vbackup.api import Corrupt, NotFound, Transport, WrongKey
+from vbackup.api import ConfigError, Corrupt, NotFound, Transport, WrongKey, clock
+from vbackup.repository import hybrid
+from vbackup.repository.bounded import bounded
 from vbackup.repository.layout import KEYS
-from vbackup.repository.store import bounded
+from vbackup.repository.sealing import Keys, Ring
 
 KEY_FILE_PREFIX = b"VBACKUP-KEY-1:"
+PRIVATE_PREFIX = b"VBACKUP-PRIVATE-1:"
+PUBLIC_PREFIX = b"vbackup-public-1:"
 MAX_SLOTS = 64
-_MAX_SLOT = 4096
+_MAX_SLOT = 64 << 10
 _PURPOSE = b"vbackup 1 slot"
+
+SlotType = Literal["passphrase", "key-file", "recipient"]
 
 
 class Argon2(BaseModel):
@@ -43,12 +52,28 @@ class Slot(BaseModel):
     """One stored key slot, ``keys/ID``."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    type: Literal["passphrase", "key-file"]
-    argon2id: Argon2
+    type: SlotType
+    may_read: bool = Field(description="or only write; for people, what counts is inside")
+    label: str = Field(max_length=128)
+    created: str = Field(max_length=64)
     repository: str = Field(pattern=r"^[0-9a-f]{32}$", description="so that its id is not lost with one object")
-    salt: str = Field(pattern=r"^[0-9a-f]{32}$")
-    nonce: str = Field(pattern=r"^[0-9a-f]{24}$")
-    wrapped: str = Field(pattern=r"^[0-9a-f]{96}$")
+    argon2id: Argon2 | None = None
+    salt: str = Field(default="", pattern=r"^([0-9a-f]{32})?$")
+    nonce: str = Field(default="", pattern=r"^([0-9a-f]{24})?$")
+    public: str = Field(default="", pattern=rf"^([0-9a-f]{{{2 * hybrid.PUBLIC_SIZE}}})?$")
+    wrapped: str = Field(pattern=r"^([0-9a-f]{2})+$")
+    mac: str = Field(default="", pattern=r"^([0-9a-f]{64})?$")
+
+    def signed(self, keys: Keys) -> Slot:
+        """Return the slot with the MAC of all its other fields."""
+        return self.model_copy(update={"mac": keys.mac(self._signed_bytes())})
+
+    def is_genuine(self, keys: Keys) -> bool:
+        """Whether a holder of a key has made the slot: nothing may be sealed to a public key that was slipped in."""
+        return not keys.mac_differs(self.mac, keys.mac(self._signed_bytes()))
+
+    def _signed_bytes(self) -> bytes:
+        return self.model_copy(update={"mac": ""}).model_dump_json().encode()
 
 
 def new_key_file() -> bytes:
@@ -56,51 +81,120 @@ def new_key_file() -> bytes:
     return KEY_FILE_PREFIX + base64.b64encode(os.urandom(32)) + b"\n"
 
 
-def wrap(master: bytes, secret: bytes, repository: bytes) -> Slot:
-    """Make a slot that opens with ``secret``."""
-    is_file = secret.startswith(KEY_FILE_PREFIX)
-    parameters = KEY_FILE if is_file else PASSPHRASE
+def new_private_key() -> tuple[bytes, bytes]:
+    """Return the content of a new private key file, and its public key: a line of ASCII each."""
+    seed = os.urandom(hybrid.SEED_SIZE)
+    public = PUBLIC_PREFIX + base64.b64encode(hybrid.public_key(seed)) + b"\n"
+    return PRIVATE_PREFIX + base64.b64encode(seed) + b"\n", public
+
+
+def parse_public_key(text: bytes) -> bytes:
+    """Return the bytes of a public key as `new_private_key` gives it. Raises `ConfigError`."""
+    body = _decoded(text, PUBLIC_PREFIX, hybrid.PUBLIC_SIZE)
+    if body is None:
+        raise ConfigError("this is no public key", hint=f"one is a line that begins with {PUBLIC_PREFIX.decode()}")
+    return body
+
+
+def type_of(secret: bytes) -> SlotType:
+    """Return which type of slot a secret opens."""
+    if secret.startswith(PRIVATE_PREFIX):
+        return "recipient"
+    return "key-file" if secret.startswith(KEY_FILE_PREFIX) else "passphrase"
+
+
+def wrap(ring: Ring, secret: bytes, repository: bytes, label: str = "") -> Slot:
+    """Make a slot that opens with a passphrase or the content of a key file."""
+    kind = type_of(secret)
+    if kind == "recipient":
+        raise ConfigError("a private key opens what is sealed to its public key", hint="add the public key instead")
+    parameters = KEY_FILE if kind == "key-file" else PASSPHRASE
     salt, nonce = os.urandom(16), os.urandom(12)
-    sealed = AESGCM(_stretch(secret, salt, parameters)).encrypt(nonce, master, _PURPOSE + repository)
-    return Slot(
-        type="key-file" if is_file else "passphrase",
-        argon2id=parameters,
-        repository=repository.hex(),
-        salt=salt.hex(),
-        nonce=nonce.hex(),
-        wrapped=sealed.hex(),
-    )
+    data = ring.model_dump_json().encode()
+    sealed = AESGCM(_stretch(secret, salt, parameters)).encrypt(nonce, data, _PURPOSE + repository)
+    slot = Slot(
+        type=kind, may_read=bool(ring.seeds), label=label, created=clock.now().isoformat(), repository=repository.hex(),
+        argon2id=parameters, salt=salt.hex(), nonce=nonce.hex(), wrapped=sealed.hex(),
+    )  # fmt: skip
+    return slot.signed(Keys(ring, repository))
 
 
-def unlock(transport: Transport, secret: bytes, repository: bytes) -> bytes:
-    """Return the master secret from the first slot that ``secret`` opens.
+def wrap_to(ring: Ring, public: bytes, repository: bytes, label: str = "") -> Slot:
+    """Make a slot that opens with the private key of ``public``."""
+    sealed = hybrid.seal_to(public, ring.model_dump_json().encode(), _PURPOSE + repository)
+    slot = Slot(
+        type="recipient", may_read=bool(ring.seeds), label=label, created=clock.now().isoformat(),
+        repository=repository.hex(), public=public.hex(), wrapped=sealed.hex(),
+    )  # fmt: skip
+    return slot.signed(Keys(ring, repository))
+
+
+def put_slot(transport: Transport, slot: Slot) -> str:
+    """Store a slot; return its object key."""
+    key = f"{KEYS}/{os.urandom(16).hex()}"
+    transport.put(key, slot.model_dump_json().encode())
+    return key
+
+
+def read_slots(transport: Transport) -> Iterator[tuple[str, Slot | None]]:
+    """Yield the object keys of all slots with what is in them, None for what cannot be read."""
+    for key in sorted(info.key for info in itertools.islice(transport.list(KEYS), MAX_SLOTS)):
+        try:
+            yield key, Slot.model_validate_json(bounded(transport, key, _MAX_SLOT))
+        except (Corrupt, ValidationError):
+            yield key, None
+        except NotFound:
+            continue  # removed since it was listed
+
+
+def unlock(transport: Transport, secret: bytes, repository: bytes) -> tuple[str, Ring]:
+    """Return the object key of the first slot that ``secret`` opens, and the ring in it.
 
     Raises: `WrongKey` when there are slots and none opens, `NotFound` when there are none, `Corrupt` when none can
     be read.
     """
+    kind = type_of(secret)
     broken: list[str] = []
-    kind = "key-file" if secret.startswith(KEY_FILE_PREFIX) else "passphrase"
-    listed = [info.key for info in itertools.islice(transport.list(KEYS), MAX_SLOTS)]
-    seen = len(listed)
-    for key in listed:
-        try:
-            slot = Slot.model_validate_json(bounded(transport, key, _MAX_SLOT))
-        except (Corrupt, ValidationError):
+    seen = 0
+    for key, slot in read_slots(transport):
+        seen += 1
+        if slot is None:
             broken.append(key)
-            continue
-        if slot.type != kind:
-            continue
-        try:
-            wrapping = AESGCM(_stretch(secret, bytes.fromhex(slot.salt), slot.argon2id))
-            return wrapping.decrypt(bytes.fromhex(slot.nonce), bytes.fromhex(slot.wrapped), _PURPOSE + repository)
-        except InvalidTag:
-            continue
+        elif slot.type == kind and (data := _open(slot, secret, repository)) is not None:
+            try:
+                return key, Ring.model_validate_json(data)
+            except ValidationError as error:
+                raise Corrupt(f"key slot {key} holds what is no key") from error
     if not seen:
         raise NotFound("the repository has no key slots", hint="restore the objects under keys/ from a copy")
     if len(broken) == seen:
         raise Corrupt(f"no key slot can be read: {', '.join(broken)}", hint="restore them from a copy")
     unreadable = f"; unreadable slots: {', '.join(broken)}" if broken else ""
     raise WrongKey(f"the key opens none of the repository's {seen} key slots{unreadable}", hint="check `key:`")
+
+
+def _open(slot: Slot, secret: bytes, repository: bytes) -> bytes | None:
+    wrapped = bytes.fromhex(slot.wrapped)
+    if slot.type == "recipient":
+        seed = _decoded(secret, PRIVATE_PREFIX, hybrid.SEED_SIZE)
+        if seed is None:
+            raise ConfigError("the private key is damaged", hint="use another copy of it")
+        return hybrid.open_with(seed, wrapped, _PURPOSE + repository)
+    if slot.argon2id is None:
+        return None
+    wrapping = AESGCM(_stretch(secret, bytes.fromhex(slot.salt), slot.argon2id))
+    try:
+        return wrapping.decrypt(bytes.fromhex(slot.nonce), wrapped, _PURPOSE + repository)
+    except (InvalidTag, ValueError):
+        return None
+
+
+def _decoded(text: bytes, prefix: bytes, size: int) -> bytes | None:
+    try:
+        data = base64.b64decode(text.strip().removeprefix(prefix), validate=True)
+    except binascii.Error:
+        return None
+    return data if text.startswith(prefix) and len(data) == size else None
 
 
 def _stretch(secret: bytes, salt: bytes, parameters: Argon2) -> bytes:

@@ -8,10 +8,17 @@ KEYS = "keys"
 PACKS = "packs"
 INDEX = "index"
 POINTS = "points"
+SESSIONS = "sessions"
+ENDED = "ended"
+CONDEMNED = "condemned"
+PROTECTED = "protected"
+DELETIONS = "deletions"
 
 DEFAULT_CHUNK_SIZE = 128 << 10
 PACK_SIZE = 32 << 20
 PACK_ENTRIES = 1 << 14
+PACK_ORIGINS = 256
+"""Sessions in one pack at the most: their descriptions, of 1.2 KB each, stay below a hundredth of it."""
 INDEX_ENTRIES = 1 << 16
 """Chunks in one index object at the most: bounds what a session holds in memory before they are on disk."""
 

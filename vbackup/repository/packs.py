@@ -2,48 +2,43 @@
 
 ::
 
-    magic (8) | header length (4) | header (JSON) | blob ... | sealed footer | footer length (4) | end magic (8)
+    magic (8) | header length (4) | header | blob ... | sealed footer | footer length (4) | end magic (8)
 
-The header is public (codec names, session salt) and authenticated by the footer. The object's name is the BLAKE3 of
-all its bytes. Integers are little-endian.
+The header is public: a list of ``length (2) | origin``, first the session that wrote the pack, then others whose
+blobs are in it. It is authenticated by the footer. The object's name is the BLAKE3 of all its bytes. Integers are
+little-endian.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from blake3 import blake3
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from vbackup.api import Buffer, Corrupt, Transport
-from vbackup.repository.chunks import MAX_CODECS, Chain
-from vbackup.repository.layout import ID_SIZE, PACK_ENTRIES, PACK_SIZE, pack_key
-from vbackup.repository.sealing import ChunkKind, Keys
+from vbackup.repository.layout import ID_SIZE, PACK_ENTRIES, PACK_ORIGINS, PACK_SIZE, pack_key
+from vbackup.repository.sealing import Keys
 
 MAGIC = b"VBPACK1\n"
 END = b"VBPKEND1"
 _HEAD = struct.Struct("<8sI")
 _TAIL = struct.Struct("<I8s")
-_ENTRY = struct.Struct(f"<{ID_SIZE}sBIII")
+_ENTRY = struct.Struct(f"<{ID_SIZE}sBHIII")
 FOOTER = "pack footer"
+MAX_HEADER = 4 << 20
+_LENGTH = struct.Struct("<H")
 _TAIL_GUESS = 64 << 10
-
-
-class Header(BaseModel):
-    """What is needed to decode a pack's blobs, beside the master secret."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    codecs: tuple[str, ...] = Field(max_length=MAX_CODECS)
-    salt: str = Field(pattern=r"^[0-9a-f]{64}$")
+_HEAD_GUESS = 16 << 10
 
 
 class Entry(NamedTuple):
-    """A chunk in a pack: where its blob is, and the size of its plain bytes."""
+    """A chunk in a pack: which of the pack's origins it has, where its blob is, and the size of its plain bytes."""
 
     id: bytes
     kind: int
+    origin: int
     offset: int
     length: int
     size: int
@@ -54,12 +49,18 @@ class Pack(NamedTuple):
 
     name: bytes
     size: int
-    header: bytes
+    origins: tuple[bytes, ...]
+    """Encoded, see `Origin`; the first is the session that wrote the pack."""
     entries: list[Entry]
+
+    @property
+    def writer(self) -> bytes:
+        """The id of the session that wrote the pack."""
+        return self.origins[0][:16] if self.origins else b""
 
 
 def pack_entries(entries: list[Entry]) -> bytes:
-    """Entries as bytes, 45 each."""
+    """Entries as bytes, 47 each."""
     return b"".join(_ENTRY.pack(*entry) for entry in entries)
 
 
@@ -76,28 +77,57 @@ ENTRY_SIZE = _ENTRY.size
 class PackBuilder:
     """A pack being filled. Not thread-safe: its owner locks."""
 
-    def __init__(self, keys: Keys, chain: Chain) -> None:
+    def __init__(self, keys: Keys, writer: bytes) -> None:
+        """``writer`` is the encoded origin of the session that fills the pack."""
         self._keys = keys
-        self.header = Header(codecs=tuple(chain.names), salt=chain.salt.hex()).model_dump_json().encode()
-        self._data = bytearray(_HEAD.pack(MAGIC, len(self.header)) + self.header)
+        self._blobs: list[bytes] = []
+        self._origins: dict[bytes, int] = {writer: 0}
+        self.size = 0
+        """Bytes of the blobs."""
         self.entries: list[Entry] = []
 
     @property
     def is_full(self) -> bool:
         """Whether it is time for the next one: by its bytes or, where chunks shrink to nothing, by their number."""
-        return len(self._data) >= PACK_SIZE or len(self.entries) >= PACK_ENTRIES
+        return self.size >= PACK_SIZE or len(self.entries) >= PACK_ENTRIES or len(self._origins) >= PACK_ORIGINS
 
-    def add(self, chunk_id: bytes, kind: ChunkKind, blob: bytes, size: int) -> None:
-        """Append a blob."""
-        self.entries.append(Entry(chunk_id, kind, len(self._data), len(blob), size))
-        self._data += blob
+    def add(self, origin: bytes, chunk_id: bytes, kind: int, blob: bytes, size: int) -> None:
+        """Append a blob of the session that ``origin`` describes."""
+        number = self._origins.setdefault(origin, len(self._origins))
+        self.entries.append(Entry(chunk_id, kind, number, self.size, len(blob), size))
+        self._blobs.append(blob)
+        self.size += len(blob)
 
-    def finish(self) -> tuple[Pack, bytearray]:
+    def finish(self) -> tuple[Pack, bytes]:
         """Seal the footer; return the pack and all its bytes."""
-        footer = self._keys.seal(FOOTER, self.header, pack_entries(self.entries))
-        self._data += footer
-        self._data += _TAIL.pack(len(footer), END)
-        return Pack(blake3(self._data).digest(), len(self._data), self.header, self.entries), self._data
+        header = encode_origins(self._origins)
+        start = _HEAD.size + len(header)
+        entries = [entry._replace(offset=start + entry.offset) for entry in self.entries]
+        footer = self._keys.seal(FOOTER, header, pack_entries(entries))
+        data = b"".join((_HEAD.pack(MAGIC, len(header)), header, *self._blobs, footer, _TAIL.pack(len(footer), END)))
+        self._blobs.clear()
+        return Pack(blake3(data).digest(), len(data), tuple(self._origins), entries), data
+
+
+def encode_origins(origins: Iterable[bytes]) -> bytes:
+    """Return a pack's header."""
+    return b"".join(_LENGTH.pack(len(origin)) + origin for origin in origins)
+
+
+def decode_origins(header: bytes) -> tuple[bytes, ...]:
+    """Undo `encode_origins`. Raises `Corrupt`."""
+    origins: list[bytes] = []
+    at = 0
+    while at < len(header):
+        if at + _LENGTH.size > len(header):
+            raise Corrupt("the header ends early")
+        (length,) = _LENGTH.unpack_from(header, at)
+        at += _LENGTH.size
+        if at + length > len(header):
+            raise Corrupt("the header ends early")
+        origins.append(header[at : at + length])
+        at += length
+    return tuple(origins)
 
 
 def read_pack(transport: Transport, keys: Keys, name: bytes) -> Pack:
@@ -120,24 +150,21 @@ def read_pack(transport: Transport, keys: Keys, name: bytes) -> Pack:
     header = _read_header(transport, key)
     try:
         entries = list(unpack_entries(keys.open(FOOTER, header, footer)))
+        origins = decode_origins(header)
     except Corrupt as error:
         raise Corrupt(f"pack {key} is damaged: {error.message}") from error
-    return Pack(name, total, header, entries)
-
-
-def parse_header(header: bytes, key: str) -> Header:
-    """Parse a pack's header. Raises `Corrupt` naming the pack."""
-    try:
-        return Header.model_validate_json(header)
-    except ValidationError:
-        raise Corrupt(f"pack {key} has a damaged header") from None
+    return Pack(name, total, origins, entries)
 
 
 def _read_header(transport: Transport, key: str) -> bytes:
-    head = transport.get(key, 0, 4096)
+    head = transport.get(key, 0, _HEAD_GUESS)
     if len(head) < _HEAD.size:
         raise Corrupt(f"pack {key} is truncated")
     magic, length = _HEAD.unpack_from(head)
-    if magic != MAGIC or length > len(head) - _HEAD.size:
+    if magic != MAGIC or length > MAX_HEADER:
         raise Corrupt(f"pack {key} has a damaged header")
+    if length > len(head) - _HEAD.size:
+        head = transport.get(key, 0, _HEAD.size + length)
+    if length > len(head) - _HEAD.size:
+        raise Corrupt(f"pack {key} is truncated")
     return head[_HEAD.size : _HEAD.size + length]

@@ -1,8 +1,9 @@
 """A writer session: chunks that are new become packs, packs become known through index objects, points come last.
 
 Every step is safe to die at: a pack that no index lists and an index that no point needs are garbage, and the next
-session finds them again (see `ChunkStore.sync`). Nothing here grows with the disk: chunks under way are bounded by a
-budget, packs by the uploads in flight, and what is known of new chunks goes to disk with every index object.
+session finds them again (see `ChunkStore.look`). PRUNE.md says what a session owes to others. Nothing here grows with
+the disk: chunks under way are bounded by a budget, packs by the uploads in flight, and what is known of new chunks
+goes to disk with every index object.
 """
 
 from __future__ import annotations
@@ -13,14 +14,17 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-from vbackup.api import Buffer, Codec, Corrupt, Interrupted, Point, PointDisk, VBackupError
+from vbackup.api import Buffer, Codec, Corrupt, Interrupted, MachineDescription, Point, PointDisk, VBackupError
 from vbackup.repository.budget import ByteBudget
+from vbackup.repository.catalogue import Catalogue
+from vbackup.repository.cleanness import Cleanness
 from vbackup.repository.diskmap import DiskMap, Shape
 from vbackup.repository.diskwriter import RepositoryDiskWriter, base_map
 from vbackup.repository.index import write_index
 from vbackup.repository.layout import INDEX_ENTRIES, pack_key
 from vbackup.repository.packs import PackBuilder
-from vbackup.repository.points import put_point
+from vbackup.repository.points import Head, point_key, put_point, write_point
+from vbackup.repository.presence import Presence
 from vbackup.repository.sealing import ChunkKind
 from vbackup.repository.store import ChunkStore
 
@@ -33,10 +37,21 @@ _LOOKUP = 4096  # chunks
 class Session:
     """Takes the points of one run. Thread-safe."""
 
-    def __init__(self, store: ChunkStore, codecs: Sequence[Codec], chunk_size: int) -> None:
+    def __init__(
+        self,
+        store: ChunkStore,
+        catalogue: Catalogue,
+        codecs: Sequence[Codec],
+        chunk_size: int,
+        *,
+        is_prune: bool = False,
+    ) -> None:
         self._store = store
-        self._chain = store.chains.new(codecs)
         self._chunk_size = chunk_size
+        session = os.urandom(16)
+        self._chain = store.chains.new(session, codecs)
+        self._presence = Presence(store.transport, store.keys, session, is_prune=is_prune)
+        self._clean = Cleanness(store, catalogue)
         self.budget = ByteBudget(_IN_FLIGHT)
         threads = len(os.sched_getaffinity(0))
         self.workers = ThreadPoolExecutor(threads, "chunks")
@@ -44,14 +59,21 @@ class Session:
         self._upload_slots = threading.Semaphore(_UPLOADS)
         self._lock = threading.Condition()
         self._flushing = threading.Lock()
-        self._builder = PackBuilder(store.keys, self._chain)
+        self._builder = PackBuilder(store.keys, self._chain.encoded_origin)
         self._claimed: set[bytes] = set()  # being encoded by somebody, not yet in a pack
         self._packed: set[bytes] = set()  # in a pack, not yet in the cache
         self._outstanding: set[PackBuilder] = set()  # full, not yet stored
-        begun = store.begin()
-        self._trust = begun.trust
-        self._unlisted = begun.adopted  # stored, not yet in an index object
-        self._notes = tuple(begun.notes)
+        self._presence.announce()
+        try:
+            look = store.look(adopt=not is_prune)
+            self._clean.begin(look)
+            self._presence.declare(look.condemned)
+        except BaseException:
+            self._presence.end()
+            raise
+        self._trust = look.trust
+        self._unlisted = look.adopted  # stored, not yet in an index object
+        self._notes = tuple(look.notes)
         self._indexing = threading.Lock()
         self._failure: BaseException | None = None
 
@@ -66,12 +88,15 @@ class Session:
         return self._notes
 
     def check(self) -> None:
-        """Raise the first failure of the store, if there was one."""
+        """Raise the first failure of the store, if there was one, or that the session was ended from outside."""
         with self._lock:
             self._raise_failure()
+        self._presence.check()
 
     def base_problem(self, base: PointDisk) -> str | None:
         """Say whether a disk's chunks are all there; they are looked for only when packs are missing."""
+        if problem := self._clean.problem(base):
+            return problem
         try:
             tree = self._tree(base)
             if self._store.is_doubtful:
@@ -94,6 +119,8 @@ class Session:
 
     def disk(self, size: int, base: PointDisk | None) -> RepositoryDiskWriter:
         """Begin a disk."""
+        if base is not None:
+            self._clean.built_on(base)
         before = None if base is None else self._tree(base)
         return RepositoryDiskWriter(self, Shape(size, self._chunk_size), before)
 
@@ -104,10 +131,18 @@ class Session:
         self.put(ChunkKind.FILE, ids, parts)
         return {"size": len(data), "chunks": [chunk.hex() for chunk in ids]}
 
-    def commit(self, point: Point) -> None:
-        """Flush all that any point of this session may need, then write the point."""
+    def commit(self, point: Point, description: MachineDescription) -> None:
+        """Flush all that any point of this session may need, then write the point; it counts if we still do."""
         self.flush()
-        put_point(self._store.transport, self._store.keys, point)
+        head = Head(point=point, clean=self._clean.of(self._trust))
+        data = write_point(self._store.keys, self._chain, head, description)
+        put_point(self._store.transport, point.id, data)
+        try:
+            self._presence.check()
+        except Interrupted as error:
+            self.fail(error)
+            self._store.transport.delete(point_key(point.id))
+            raise
 
     # -- used by disk writers -------------------------------------------------------------------------------------
 
@@ -131,7 +166,7 @@ class Session:
                     data = left[chunk_id]
                     blob = self._chain.encode(kind, chunk_id, data)
                     stored += len(blob)
-                    self._add(chunk_id, kind, blob, len(data))
+                    self._add(self._chain.encoded_origin, chunk_id, kind, blob, len(data))
                     fresh.discard(chunk_id)
                     del left[chunk_id]
             finally:
@@ -174,10 +209,14 @@ class Session:
             with self._lock:
                 self._wait(lambda: not ids & self._claimed)
 
-    def _add(self, chunk_id: bytes, kind: ChunkKind, blob: bytes, size: int) -> None:
+    def copy(self, origin: bytes, chunk_id: bytes, kind: int, blob: bytes, size: int) -> None:
+        """Store a blob of another session as it is."""
+        self._add(origin, chunk_id, kind, blob, size)
+
+    def _add(self, origin: bytes, chunk_id: bytes, kind: int, blob: bytes, size: int) -> None:
         with self._lock:
             self._raise_failure()
-            self._builder.add(chunk_id, kind, blob, size)
+            self._builder.add(origin, chunk_id, kind, blob, size)
             self._claimed.discard(chunk_id)
             self._packed.add(chunk_id)
             self._lock.notify_all()
@@ -186,7 +225,7 @@ class Session:
             self._upload(full)
 
     def _take_pack(self) -> PackBuilder:
-        builder, self._builder = self._builder, PackBuilder(self._store.keys, self._chain)
+        builder, self._builder = self._builder, PackBuilder(self._store.keys, self._chain.encoded_origin)
         self._outstanding.add(builder)
         return builder
 
@@ -223,7 +262,6 @@ class Session:
             key, sealed = write_index(self._store.keys, packs)
             self._store.transport.put(key, sealed)
             self._trust.add(self._store.cache.add(key, packs))
-            self._store.cache.settle([pack_key(pack.name) for pack in packs])
             with self._lock:
                 del self._unlisted[: len(packs)]
                 for pack in packs:
@@ -272,3 +310,4 @@ class Session:
         finally:
             self.workers.shutdown(wait=True, cancel_futures=True)
             self._uploaders.shutdown(wait=True, cancel_futures=True)
+            self._presence.end()

@@ -9,29 +9,42 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from vbackup.api import Codec, Corrupt, NotFound, Transport
+from vbackup.repository.bounded import bounded
 from vbackup.repository.cache import Cache, Location, Trust
-from vbackup.repository.chunks import Chain, Chains
+from vbackup.repository.chunks import Chains
+from vbackup.repository.condemned import Condemnation, Condemnations, packs_of
 from vbackup.repository.index import read_index
 from vbackup.repository.layout import INDEX, PACKS, pack_key, pack_name
-from vbackup.repository.packs import Header, Pack, parse_header, read_pack
+from vbackup.repository.packs import Pack, read_pack
 from vbackup.repository.sealing import ChunkKind, Keys
 
 log = logging.getLogger(__name__)
 
 MAX_INDEX = 64 << 20
 _REFRESH_SECONDS = 5.0
+_ATTEMPTS = 8
 _GAP = 64 << 10
 """Blobs of one pack that are no further apart than this are fetched with one request."""
 
 
-class Begun(NamedTuple):
-    """What a writer session begins with."""
+class PackGone(Corrupt):
+    """A pack is not in the store: it was lost, or pruned after its place was looked up."""
 
+
+class Look(NamedTuple):
+    """The store at one moment."""
+
+    condemned: Mapping[str, Condemnation]
     trust: Trust
+    """The packs that a session may build on."""
     adopted: list[Pack]
     """Packs that no index lists, of dead runs or of such as are under way."""
+    missing: list[bytes]
+    """Packs that an index lists and that are not there, or cut short."""
+    damaged: list[str]
+    """Index objects and packs' own lists that cannot be read, and how that was healed."""
     notes: list[str]
-    """What was damaged or missing and how it was healed."""
+    """The same, and which packs are missing or in doubt."""
 
 
 class ChunkStore:
@@ -42,42 +55,37 @@ class ChunkStore:
         self.keys = keys
         self.cache = cache
         self.chains = Chains(keys, codec)
+        self.condemnations = Condemnations(transport, keys)
         self.is_doubtful = False
-        """Whether packs are missing or were found damaged; known after `begin`."""
-        self._headers: dict[bytes, Header] = {}
+        """Whether packs are missing or were found damaged; known after `look`."""
         self._lock = threading.Lock()
         self._generation = 0  # goes up when the cache was brought up to the store
         self._rebuilt = False
-        self._synced = False
         self._last_refresh = -_REFRESH_SECONDS
 
-    def sync(self) -> list[str]:
-        """Bring the cache up to the stored index; return what was damaged."""
+    def look(self, *, adopt: bool = False) -> Look:
+        """Bring the cache up to the store, and say what of it may be built on; ``adopt`` unlisted packs, too."""
         with self._lock:
-            self._synced = True
-            notes = self._load_index()
-            if notes:
-                notes += self._match_packs()[1]
-            self._generation += 1
-            return notes
+            look = self._look(adopt=adopt)
+        for note in look.notes:
+            log.warning("%s", note)
+        return look
 
-    def begin(self) -> Begun:
-        """Bring the cache up to the store, and say what of it a session may build on."""
-        with self._lock:
-            self._synced = True
-            notes = self._load_index()
-            adopted, more, trust = self._match_packs()
-            self._generation += 1
-            for note in notes + more:
-                log.warning("%s", note)
-            return Begun(trust, adopted, notes + more)
+    def _look(self, *, adopt: bool = False) -> Look:
+        while True:
+            condemned = self.condemnations.load()
+            indexes = {info.key for info in self.transport.list(INDEX)}
+            damaged = self._load_index(indexes)
+            look = self._match_packs(condemned, damaged, adopt=adopt)
+            # A prune may have ended meanwhile: packs are missing only if the index still says that they are there.
+            whole = not look.missing and indexes <= self.cache.indexes()
+            if whole or {info.key for info in self.transport.list(INDEX)} == indexes:
+                self._generation += 1
+                return look
 
-    def _load_index(self) -> list[str]:
-        cached = {key for key in self.cache.objects() if key.startswith(f"{INDEX}/")}
-        listed = {info.key for info in self.transport.list(INDEX)}
-        if cached - listed:
-            self.cache.clear()
-            cached = set()
+    def _load_index(self, listed: set[str]) -> list[str]:
+        cached = self.cache.indexes()
+        self.cache.forget_indexes(cached - listed)
         notes = []
         for key in sorted(listed - cached):
             try:
@@ -88,36 +96,43 @@ class ChunkStore:
                 log.debug("index %s went away while it was read", key)
         return notes
 
-    def _match_packs(self) -> tuple[list[Pack], list[str], Trust]:
+    def _match_packs(self, condemned: Mapping[str, Condemnation], damaged: list[str], *, adopt: bool) -> Look:
         """Compare what the cache says with what the store lists, and read the footers of packs that no index knows.
 
         What the cache says is taken first: a pack that another process stores meanwhile is then new, and not missing.
         """
-        known, adopted_before, epoch = self.cache.packs(), self.cache.objects(), self.cache.epoch
+        known, epoch, going = self.cache.packs(), self.cache.epoch, packs_of(condemned)
         sizes = {pack_name(info.key): info.size for info in self.transport.list(PACKS)}
         bad = {name for name, pack in known.items() if sizes.get(name) != pack.size}
-        unindexed = {name for name in known if pack_key(name) in adopted_before}
+        pruned = {name for name in bad if not known[name].listed and name not in sizes}
+        missing = sorted(name for name in bad - pruned if name not in going and known[name].listed)
         notes: list[str] = []
-        if gone := bad - unindexed:
-            some = ", ".join(pack_key(name) for name in sorted(gone)[:3])
-            notes.append(f"{len(gone)} packs are missing from the store or cut short ({some}): run `vbackup verify`")
+        if missing:
+            some = ", ".join(pack_key(name) for name in missing[:3])
+            notes.append(f"{len(missing)} packs are missing from the store or cut short ({some}): run `vbackup verify`")
         suspects = {name for name, pack in known.items() if pack.suspect} - bad
         if suspects:
             notes.append(f"{len(suspects)} packs were found damaged: what they hold is stored again where it is met")
-        self.is_doubtful = bool(bad or suspects)
+        self.is_doubtful = bool(missing or suspects)
+        trust = Trust(epoch, known, bad | (going & known.keys()))
         adopted: list[Pack] = []
-        numbers: list[int] = []
-        for name in sorted(n for n in sizes if n is not None and (n not in known or n in unindexed)):
+        for name in sorted(n for n in sizes if n is not None and n not in going):
+            if name in known and (known[name].listed or not adopt):
+                continue
             try:
-                adopted.append(read_pack(self.transport, self.keys, name))
-                numbers += self.cache.add(pack_key(name), adopted[-1:])
+                pack = read_pack(self.transport, self.keys, name)
             except Corrupt as error:
-                notes.append(f"{error.message}; it was left out")
+                damaged.append(f"{error.message}; it was left out")
+                continue
             except NotFound:
                 log.debug("pack %s went away while it was read", name.hex())
-        trust = Trust(epoch, known, bad)
-        trust.add(numbers)
-        return adopted, notes, trust
+                continue
+            numbers = self.cache.add(None, [pack])
+            if adopt:
+                adopted.append(pack)
+                trust.add(numbers)
+        self.cache.forget_packs(pruned)
+        return Look(condemned, trust, adopted, missing, damaged, damaged + notes)
 
     def locate(self, ids: Sequence[bytes]) -> dict[bytes, list[Location]]:
         """Return where chunks are; those that are nowhere are left out."""
@@ -129,28 +144,34 @@ class ChunkStore:
         return found
 
     def _current(self) -> int:
-        if not self._synced:
-            self.sync()
-        return self._generation
+        with self._lock:
+            if not self._generation:
+                for note in self._look().notes:
+                    log.warning("%s", note)
+            return self._generation
 
     def _refresh(self, generation: int) -> None:
+        """Look again, unless somebody has since, or just did: chunks that nobody has are asked for one by one."""
         with self._lock:
             now = time.monotonic()
             if generation == self._generation and now - self._last_refresh >= _REFRESH_SECONDS:
                 self._last_refresh = now
-                self._load_index()
-                self._match_packs()
-                self._generation += 1
+                self._look()
 
-    def _rebuild(self, generation: int) -> bool:
-        """Believe the store and not the cache, once per open repository; return whether another look is worth it."""
+    def _look_again(self, generation: int, failures: Mapping[bytes, Corrupt]) -> bool:
+        """Believe the store and not the cache; return whether another attempt at what failed is worth it.
+
+        A pack that is gone may have been pruned: its chunks are elsewhere, as the index says by now. Else the cache
+        may have sent us to a wrong place: it is read anew, once per open repository.
+        """
         with self._lock:
-            if generation == self._generation and not self._rebuilt:
-                self._rebuilt = True
-                self.cache.clear()
-                self._load_index()
-                self._match_packs()
-                self._generation += 1
+            if generation == self._generation:
+                if any(isinstance(error, PackGone) for error in failures.values()):
+                    self._look()
+                elif not self._rebuilt:
+                    self._rebuilt = True
+                    self.cache.clear()
+                    self._look()
             return generation != self._generation
 
     def read(self, kind: ChunkKind, ids: Iterable[bytes]) -> dict[bytes, bytes]:
@@ -165,7 +186,9 @@ class ChunkStore:
         wanted = list(dict.fromkeys(ids))
         generation = self._current()
         plain, failures, suspects = self._read_at(kind, wanted, self.locate(wanted))
-        while failures and self._rebuild(generation):  # the cache may have sent us to a wrong place
+        attempts = 0
+        while failures and attempts < _ATTEMPTS and self._look_again(generation, failures):
+            attempts += 1
             generation = self._current()
             again, failures, suspects = self._read_at(kind, list(failures), self.locate(list(failures)))
             plain |= again
@@ -200,27 +223,17 @@ class ChunkStore:
         try:
             data = memoryview(self.transport.get(key, start, last.offset + last.length - start))
         except NotFound:
-            failures |= {chunk: Corrupt(f"pack {key} is missing") for chunk in group}
-            return
-        try:
-            chain = self._chain(place, key)
-        except Corrupt as error:
-            failures |= {chunk: Corrupt(error.message) for chunk in group}
+            failures |= {chunk: PackGone(f"pack {key} is missing") for chunk in group}
             return
         for chunk in group:
             at = places[chunk].offset - start
             try:
+                chain = self.chains.of(places[chunk].origin)
                 blob = data[at : at + places[chunk].length]
                 plain[chunk] = chain.decode(kind, chunk, blob, places[chunk].size)
             except Corrupt as error:
                 where = f"pack {key} at {places[chunk].offset}+{places[chunk].length}"
                 failures[chunk] = Corrupt(f"{where}: {error.message}")
-
-    def _chain(self, place: Location, key: str) -> Chain:
-        header = self._headers.get(place.header)
-        if header is None:
-            header = self._headers[place.header] = parse_header(place.header, key)
-        return self.chains.of(bytes.fromhex(header.salt), header.codecs)
 
     def check_pack(self, name: bytes) -> Corrupt | None:
         """Check a pack's header and footer, and the cache against them; return what is wrong."""
@@ -237,14 +250,6 @@ class ChunkStore:
             error = Corrupt(f"pack {key} is missing")
         self.cache.suspect([name])
         return error
-
-
-def bounded(transport: Transport, key: str, most: int) -> bytes:
-    """Get an object that nothing is known of yet, of at most ``most`` bytes. Raises `Corrupt` for a larger one."""
-    data = transport.get(key, 0, most + 1)
-    if len(data) > most:
-        raise Corrupt(f"object {key} is larger than any of its kind can be")
-    return data
 
 
 def _groups(places: Mapping[bytes, Location]) -> list[list[bytes]]:

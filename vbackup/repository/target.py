@@ -6,8 +6,9 @@ import contextlib
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
+from pathlib import Path
 from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -15,12 +16,17 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from vbackup.api import (
     AlreadyExists,
     Block,
+    Codec,
+    ConfigError,
     Corrupt,
     Damage,
     Extent,
+    MachineDescription,
     NotFound,
     Options,
     Point,
+    PruneOrder,
+    PruneReport,
     Range,
     TargetContext,
     Unsupported,
@@ -29,13 +35,27 @@ from vbackup.api import (
     clock,
 )
 from vbackup.repository import keys as slots
+from vbackup.repository.anchor import Anchor
+from vbackup.repository.bounded import bounded
 from vbackup.repository.cache import Cache
-from vbackup.repository.layout import DEFAULT_CHUNK_SIZE, FORMAT, INDEX, KEYS, PACKS, POINTS, REPOSITORY
-from vbackup.repository.points import get_point, load_points, open_point, point_key
+from vbackup.repository.catalogue import Catalogue
+from vbackup.repository.documents import Document, get_document, put_document
+from vbackup.repository.layout import (
+    DEFAULT_CHUNK_SIZE,
+    DELETIONS,
+    FORMAT,
+    INDEX,
+    PACKS,
+    POINTS,
+    PROTECTED,
+    REPOSITORY,
+)
+from vbackup.repository.points import point_key
+from vbackup.repository.prune import Prune
 from vbackup.repository.reader import DiskReader, read_file
-from vbackup.repository.sealing import Keys
+from vbackup.repository.sealing import Keys, Ring
 from vbackup.repository.session import Session
-from vbackup.repository.store import ChunkStore, bounded
+from vbackup.repository.store import ChunkStore
 from vbackup.repository.verify import Verifier
 
 log = logging.getLogger(__name__)
@@ -54,6 +74,11 @@ class RepositoryOptions(Options):
 
     chunk_size: int = Field(
         default=DEFAULT_CHUNK_SIZE, ge=_MIN_CHUNK, le=_MAX_CHUNK, description="bytes, a power of two; fixed by init"
+    )
+
+    recipients: tuple[Path, ...] = Field(
+        default=(),
+        description="files with public keys; when init finds any, those can read and the configured key only writes",
     )
 
     _check = field_validator("chunk_size")(_power_of_two)
@@ -77,19 +102,43 @@ class RepositoryObject(BaseModel):
         return keys.mac(fields.encode())
 
 
+class Protection(Document):
+    """Why a point is kept whatever the rules say."""
+
+    reason: str = Field(max_length=1024)
+
+
+class Deletion(Document):
+    """Points that were deleted on purpose."""
+
+    points: tuple[str, ...]
+
+
 class _Open:
     """An open repository: its object checked, its key unlocked."""
 
     def __init__(self, context: TargetContext, description: RepositoryObject) -> None:
         repository = bytes.fromhex(description.id)
-        master = slots.unlock(context.transport, context.secret(), repository)
-        keys = Keys(master, repository)
+        self.slot, ring = slots.unlock(context.transport, context.secret(), repository)
+        keys = Keys(ring, repository)
         if keys.mac_differs(description.sign(keys), description.mac):
             raise Corrupt(f"object {REPOSITORY} of {context.alias} is not what was stored")
         self.chunk_size = description.chunk_size
         self.keys = keys
+        anchor = Anchor(context.state_dir / "seen", repository, keys.family, self._deleted)
+        anchor.check()
         self.cache = _open_cache(context, description.id)
         self.store = ChunkStore(context.transport, keys, context.codec, self.cache)
+        self.catalogue = Catalogue(context.transport, keys, self.cache, self.store.chains, anchor)
+
+    def _deleted(self) -> set[str]:
+        transport = self.store.transport
+        records = [get_document(transport, self.keys, info.key, Deletion) for info in transport.list(DELETIONS)]
+        return {point for record in records for point in record.points}
+
+    def session(self, codecs: Sequence[Codec], *, is_prune: bool = False) -> Session:
+        """Begin to write."""
+        return Session(self.store, self.catalogue, codecs, self.chunk_size, is_prune=is_prune)
 
 
 class Repository:
@@ -97,11 +146,14 @@ class Repository:
 
     name: ClassVar[str] = "repository"
     options: ClassVar[type[BaseModel]] = RepositoryOptions
+    encodes: ClassVar[bool] = True
+    needs_files: ClassVar[bool] = False
 
     def __init__(self, options: RepositoryOptions, context: TargetContext) -> None:
         self._options = options
         self._context = context
         self._lock = threading.RLock()
+        self._stop = threading.Event()
         self._described: RepositoryObject | None = None
         self._opened: _Open | None = None
 
@@ -123,16 +175,21 @@ class Repository:
                 hint="restore that object from a copy, or use another place",
             )
         secret = self._context.secret()
-        repository, master = os.urandom(16), os.urandom(32)
-        keys = Keys(master, repository)
+        recipients = [_public_key(path) for path in self._options.recipients]
+        repository, ring = os.urandom(16), Ring.new()
+        keys = Keys(ring, repository)
         plain = RepositoryObject(
             format=FORMAT, id=repository.hex(), chunk_size=self._options.chunk_size, created=clock.now().isoformat()
         )
         signed = plain.model_copy(update={"mac": plain.sign(keys)})
-        slot = slots.wrap(master, secret, repository)
-        # The slot first: a repository that exists can be opened. Slots of a dead init open nothing and do no harm.
-        transport.put(f"{KEYS}/{os.urandom(16).hex()}", slot.model_dump_json().encode())
+        # Slots first: a repository that exists can be opened. Slots of a dead init open nothing and do no harm.
+        for path, public in zip(self._options.recipients, recipients, strict=True):
+            slots.put_slot(transport, slots.wrap_to(ring, public, repository, path.name))
+        own = ring.for_writing() if recipients else ring
+        slots.put_slot(transport, slots.wrap(own, secret, repository, "init"))
         transport.put(REPOSITORY, signed.model_dump_json().encode(), if_absent=transport.can_put_if_absent)
+        if self._read_description() != signed:
+            raise AlreadyExists(f"target {self._context.alias} was initialised by somebody else at the same time")
 
     def _has_remains(self) -> bool:
         transport = self._context.transport
@@ -178,7 +235,7 @@ class Repository:
     def writer(self) -> Iterator[Writer]:
         """Take points for the time of the context."""
         opened = self._open()
-        session = Session(opened.store, self._context.codecs, opened.chunk_size)
+        session = opened.session(self._context.codecs)
         try:
             yield session
         except BaseException:
@@ -198,8 +255,13 @@ class Repository:
         return self._points()[1]
 
     def _points(self) -> tuple[list[Point], list[Damage]]:
-        opened = self._open()
-        return load_points(self._context.transport, opened.keys, opened.cache)
+        listing = self._open().catalogue.load()
+        points = [head.point for head in listing.heads.values()]
+        return sorted(points, key=lambda point: (point.time, point.id)), listing.damage
+
+    def description(self, point: Point) -> MachineDescription:
+        """Return the machine as it was."""
+        return self._open().catalogue.description(point)
 
     def extents(self, point: Point, disk: str) -> Iterator[Extent]:
         """What a disk of a point holds."""
@@ -225,24 +287,66 @@ class Repository:
     def verify(self, points: Sequence[Point], progress: Callable[[int], None]) -> list[Damage]:
         """Read and check everything that ``points`` need."""
         opened = self._open()
-        damage = [Damage("", "", "", 0, 0, note) for note in opened.store.sync()]
+        damage = [Damage("", "", "", 0, 0, note) for note in opened.store.look().damaged]
         whole: list[Point] = []
         for point in points:
             try:
-                whole.append(open_point(opened.keys, point.id, get_point(self._context.transport, point.id)))
+                whole.append(opened.catalogue.reread(point.id).point)
             except NotFound:
                 continue  # deleted meanwhile
             except Corrupt as error:
                 damage.append(Damage(point.id, point.machine, "", 0, 0, error.message))
-                opened.cache.set_points({}, [point.id])
         return damage + Verifier(opened.store, opened.chunk_size, progress).check(whole)
 
-    def delete(self, point: Point) -> None:
-        """Delete a point's object; its chunks become garbage."""
-        self._context.transport.delete(point_key(point.id))
+    def delete(self, points: Sequence[Point]) -> None:
+        """Delete points' objects, on record; their chunks become garbage."""
+        opened, transport = self._open(), self._context.transport
+        if points:
+            record = Deletion(points=tuple(point.id for point in points))
+            put_document(transport, opened.keys, f"{DELETIONS}/{os.urandom(16).hex()}", record)
+        for point in points:
+            transport.delete(point_key(point.id))
+            transport.delete(f"{PROTECTED}/{point.id}")
+
+    def protected(self) -> Mapping[str, str]:
+        """Protected points' ids, and why."""
+        keys, transport = self._open().keys, self._context.transport
+        found: dict[str, str] = {}
+        for info in transport.list(PROTECTED):
+            point = info.key.rpartition("/")[2]
+            try:
+                found[point] = get_document(transport, keys, info.key, Protection).reason
+            except NotFound:
+                continue
+            except Corrupt:  # a point must not go because the reason why it stays is damaged
+                found[point] = "the reason cannot be read"
+        return found
+
+    def protect(self, point: Point, reason: str) -> None:
+        """Keep a point whatever the rules say."""
+        document = Protection(reason=reason)
+        put_document(self._context.transport, self._open().keys, f"{PROTECTED}/{point.id}", document)
+
+    def unprotect(self, point: Point) -> None:
+        """Undo `protect`."""
+        self._context.transport.delete(f"{PROTECTED}/{point.id}")
+
+    def prune(self, order: PruneOrder) -> PruneReport:
+        """Give back the space of what no point needs; see PRUNE.md."""
+        opened = self._open()
+        session = opened.session(self._context.codecs, is_prune=True)
+        try:
+            prune = Prune(opened.store, opened.catalogue, session, opened.chunk_size, order, self._stop)
+            report = prune.run()
+        except BaseException:
+            session.close(keep=False)
+            raise
+        session.close(keep=True)
+        return report
 
     def close(self) -> None:
-        """Close the cache."""
+        """Stop what runs, and close the cache."""
+        self._stop.set()
         with self._lock:
             if self._opened is not None:
                 self._opened.cache.close()
@@ -256,6 +360,15 @@ def _open_cache(context: TargetContext, repository: str) -> Cache:
         return Cache(None)  # a read-only home: everything works, from a temporary cache that is filled each time
     # Copies of one repository have its id, and their own objects: they must not share a cache.
     return Cache(context.cache_dir / f"{repository}-{sha256(context.alias.encode()).hexdigest()[:8]}.sqlite")
+
+
+def _public_key(path: Path) -> bytes:
+    try:
+        return slots.parse_public_key(path.read_bytes())
+    except OSError as error:
+        raise ConfigError(f"the public key {path} cannot be read: {error.strerror}") from error
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error.message}", hint=error.hint) from error
 
 
 def _format_of(data: bytes) -> int | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import ClassVar
 
 from pydantic import BaseModel
@@ -21,11 +22,17 @@ class MemoryTransport:
 
     name: ClassVar[str] = "memory"
     options: ClassVar[type[BaseModel]] = Options
+    has_files: ClassVar[bool] = False
 
     def __init__(self, options: Options | None = None) -> None:
         del options
         self._objects: dict[str, bytes] = {}
         self._lock = threading.Lock()
+
+    @property
+    def root(self) -> Path | None:
+        """None: there are no files."""
+        return None
 
     @property
     def can_put_if_absent(self) -> bool:
@@ -89,6 +96,7 @@ class FaultyTransport:
 
     name: ClassVar[str] = "faulty"
     options: ClassVar[type[BaseModel]] = Options
+    has_files: ClassVar[bool] = False
 
     def __init__(self, inner: Transport, fail: Fault | None = None, fail_after: Fault | None = None) -> None:
         self.inner = inner
@@ -97,6 +105,11 @@ class FaultyTransport:
         self._fail = fail
         self._fail_after = fail_after
         self._lock = threading.Lock()
+
+    @property
+    def root(self) -> Path | None:
+        """As the inner transport."""
+        return self.inner.root
 
     @property
     def can_put_if_absent(self) -> bool:

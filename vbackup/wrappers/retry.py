@@ -7,6 +7,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import ClassVar, TypeVar
 
 from pydantic import BaseModel
@@ -35,6 +36,7 @@ class RetryingTransport:
 
     name: ClassVar[str] = "retry"
     options: ClassVar[type[BaseModel]] = Options
+    has_files: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -52,6 +54,11 @@ class RetryingTransport:
         self._clock = clock
         self._wait = wait or self._closed.wait
         self._shorten = shorten
+
+    @property
+    def root(self) -> Path | None:
+        """As the inner transport."""
+        return self.inner.root
 
     @property
     def can_put_if_absent(self) -> bool:

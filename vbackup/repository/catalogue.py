@@ -1,0 +1,91 @@
+"""The points of a repository: which are there, which count, and which should be there and are not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from vbackup.api import Corrupt, Damage, MachineDescription, NotFound, Point, Transport
+from vbackup.repository.anchor import Anchor
+from vbackup.repository.cache import Cache
+from vbackup.repository.chunks import Chains
+from vbackup.repository.layout import POINTS
+from vbackup.repository.points import ID, Head, get_point, open_head, read_description
+from vbackup.repository.presence import Honoured, points_that_do_not_count
+from vbackup.repository.sealing import Keys
+
+
+class Listing(NamedTuple):
+    """What is there at one moment."""
+
+    heads: Mapping[str, Head]
+    """Points that count and can be read, by id."""
+    late: frozenset[str]
+    """Points that do not count: put after their session was ended."""
+    damage: list[Damage]
+
+
+class Catalogue:
+    """Lists points. Thread-safe, as far as its parts are."""
+
+    def __init__(self, transport: Transport, keys: Keys, cache: Cache, chains: Chains, anchor: Anchor) -> None:
+        self._transport = transport
+        self._keys = keys
+        self._cache = cache
+        self._chains = chains
+        self._anchor = anchor
+        self._verdicts: dict[str, Honoured] = {}
+
+    def sessions(self) -> dict[str, str]:
+        """Return the ids of all points that are in the store, with the sessions that wrote them."""
+        stored, _ = self._stored()
+        return {point: origin[:16].hex() for point, (origin, _) in stored.items()}
+
+    def load(self) -> Listing:
+        """Read what is new, open everything, leave out what does not count."""
+        stored, damage = self._stored()
+        owners = {point: origin[:16].hex() for point, (origin, _) in stored.items()}
+        late = points_that_do_not_count(self._transport, self._keys, owners, self._verdicts)
+        heads: dict[str, Head] = {}
+        for point, (origin, head) in stored.items():
+            if point in late:
+                continue
+            try:
+                heads[point] = open_head(self._keys, point, origin, head)
+            except Corrupt as error:
+                damage.append(Damage(point, "", "", 0, 0, error.message))
+        self._cache.set_points({}, {each.point for each in damage})
+        there = heads.keys() | {each.point for each in damage}
+        damage += [Damage(point, "", "", 0, 0, reason) for point, reason in self._anchor.compare(there)]
+        return Listing(heads, frozenset(late), damage)
+
+    def _stored(self) -> tuple[dict[str, tuple[bytes, bytes]], list[Damage]]:
+        """Return (origin, sealed head) of all points that are in the store, by id."""
+        names = (info.key.rpartition("/")[2] for info in self._transport.list(POINTS))
+        ids = {name for name in names if ID.fullmatch(name)}
+        cached = self._cache.points()
+        fresh: dict[str, tuple[bytes, bytes]] = {}
+        damage: list[Damage] = []
+        for point in sorted(ids - cached.keys()):
+            try:
+                stored = get_point(self._transport, point)
+                fresh[point] = (stored.origin, stored.head)
+            except NotFound:
+                continue  # deleted since it was listed
+            except Corrupt as error:
+                damage.append(Damage(point, "", "", 0, 0, error.message))
+        self._cache.set_points(fresh, cached.keys() - ids)
+        return {**{point: cached[point] for point in cached.keys() & ids}, **fresh}, damage
+
+    def description(self, point: Point) -> MachineDescription:
+        """Return the machine of a point. Raises: `NotFound`, `Corrupt`, `WrongKey`."""
+        return read_description(self._chains, point.id, get_point(self._transport, point.id))
+
+    def reread(self, point_id: str) -> Head:
+        """Read a point from the store, whatever the cache has. Raises: `NotFound`, `Corrupt`."""
+        try:
+            stored = get_point(self._transport, point_id)
+            return open_head(self._keys, point_id, stored.origin, stored.head)
+        except Corrupt:
+            self._cache.set_points({}, [point_id])
+            raise

@@ -1,0 +1,200 @@
+"""Sessions seen from outside: each says that it lives, and one that does not any more can be ended.
+
+See PRUNE.md for what rests on it. ``sessions/SID/N`` is put at the start (N = 0), again with the condemnations that
+the session has seen, and then each beat; an old one is removed after its successor is there.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import re
+import threading
+from collections.abc import Callable, Collection, Iterable, Mapping
+from datetime import datetime
+
+from pydantic import Field
+
+from vbackup.api import Interrupted, NotFound, Transport, VBackupError, clock
+from vbackup.repository.documents import Document, get_document, put_document
+from vbackup.repository.layout import ENDED, SESSIONS
+from vbackup.repository.sealing import Keys
+
+log = logging.getLogger(__name__)
+
+BEAT_SECONDS = 30.0
+_DOOR = "0"
+_BEAT = re.compile(r"sessions/([0-9a-f]{32})/([0-9]{8})")
+_ENDED = re.compile(r"ended/([0-9a-f]{32})/(0|[0-9a-f]{32})")
+
+
+class Beat(Document):
+    """A sign of life of a session."""
+
+    host: str = Field(max_length=256)
+    process: int
+    time: datetime
+    """By the session's own clock."""
+    seen: tuple[str, ...] | None = None
+    """Condemnations whose packs it does not build on; None: it may build on anything."""
+    is_prune: bool = False
+
+
+class Honoured(Document):
+    """The points of an ended session that count."""
+
+    points: tuple[str, ...]
+
+
+class Presence:
+    """A session's own signs of life. A context manager around the beats."""
+
+    def __init__(self, transport: Transport, keys: Keys, session: bytes, *, is_prune: bool = False) -> None:
+        self._transport = transport
+        self._keys = keys
+        self._id = session.hex()
+        self._is_prune = is_prune
+        self._count = 0
+        self._seen: tuple[str, ...] | None = None
+        self._over = threading.Event()
+        self._lock = threading.Lock()
+        self._thread = threading.Thread(target=self._go_on, name="beat", daemon=True)
+
+    def announce(self) -> None:
+        """Put the first sign of life: from here on nothing that is listed later is deleted without asking."""
+        self._beat()
+
+    def declare(self, seen: Collection[str]) -> None:
+        """Say which condemnations were seen at the start, and go on with the beats."""
+        with self._lock:
+            self._seen = tuple(sorted(seen))
+        self._beat()
+        if not self._thread.is_alive():
+            self._thread.start()
+
+    def check(self) -> None:
+        """Raise `Interrupted` when the session was ended from outside: nothing of it counts any more."""
+        try:
+            self._transport.size(f"{ENDED}/{self._id}/{_DOOR}")
+        except NotFound:
+            return
+        raise Interrupted(
+            "a prune took this run for dead, since it showed no sign of life",
+            hint="run it again: what it stored is found and used",
+        )
+
+    def end(self) -> None:
+        """Stop the beats and take back all signs of life. What cannot be removed is ended by a later prune."""
+        self._over.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        try:
+            remove_beats(self._transport, self._id)
+        except VBackupError as error:
+            log.info("the signs of life of this run stay until the next prune: %s", error)
+
+    def _go_on(self) -> None:
+        while not self._over.wait(BEAT_SECONDS):
+            try:
+                self._beat()
+            except VBackupError as error:
+                log.warning("this run cannot show that it is alive: %s", error)
+
+    def _beat(self) -> None:
+        with self._lock:
+            beat = Beat(
+                host=platform.node()[:256], process=os.getpid(), time=clock.now(), seen=self._seen,
+                is_prune=self._is_prune,
+            )  # fmt: skip
+            put_document(self._transport, self._keys, _beat_key(self._id, self._count), beat)
+            if self._count:
+                self._transport.delete(_beat_key(self._id, self._count - 1))
+            self._count += 1
+
+
+def _beat_key(session: str, count: int) -> str:
+    return f"{SESSIONS}/{session}/{count:08d}"
+
+
+def list_sessions(transport: Transport) -> dict[str, int]:
+    """Return the sessions that have not ended, by id (hex), with the number of their latest beat."""
+    latest: dict[str, int] = {}
+    for info in transport.list(SESSIONS):
+        if match := _BEAT.fullmatch(info.key):
+            latest[match[1]] = max(int(match[2]), latest.get(match[1], 0))
+    return latest
+
+
+def latest_beats(transport: Transport, keys: Keys) -> dict[str, tuple[int, Beat]]:
+    """Return the latest beats of all sessions that have not ended. Raises `Corrupt` for one that cannot be read."""
+    found: dict[str, tuple[int, Beat]] = {}
+    for session, count in list_sessions(transport).items():
+        beat = _latest(transport, keys, session, count)
+        if beat is not None:
+            found[session] = beat
+    return found
+
+
+def _latest(transport: Transport, keys: Keys, session: str, count: int) -> tuple[int, Beat] | None:
+    """The beat that was listed last may have been followed by others, or the session have ended, meanwhile."""
+    while True:
+        try:
+            return count, get_document(transport, keys, _beat_key(session, count), Beat)
+        except NotFound:
+            again = list_sessions(transport).get(session)
+            if again is None:
+                return None
+            if again == count:
+                raise
+            count = again
+
+
+def end_session(transport: Transport, keys: Keys, session: str, list_points: Callable[[], Mapping[str, str]]) -> None:
+    """End a session from outside: points that it puts from now on do not count. Several may do so at once.
+
+    ``list_points`` lists the points that are in the store, with their sessions.
+    """
+    transport.put(f"{ENDED}/{session}/{_DOOR}", b"ended")
+    honoured = tuple(point for point, owner in list_points().items() if owner == session)
+    put_document(transport, keys, f"{ENDED}/{session}/{os.urandom(16).hex()}", Honoured(points=honoured))
+    remove_beats(transport, session)
+
+
+def remove_beats(transport: Transport, session: str) -> None:
+    """Remove all signs of life of a session that has ended."""
+    for info in list(transport.list(f"{SESSIONS}/{session}")):
+        transport.delete(info.key)
+
+
+def list_verdicts(transport: Transport) -> dict[str, list[str]]:
+    """Return the object keys of what was said of ended sessions, by session."""
+    verdicts: dict[str, list[str]] = {}
+    for info in transport.list(ENDED):
+        match = _ENDED.fullmatch(info.key)
+        if match and match[2] != _DOOR:
+            verdicts.setdefault(match[1], []).append(info.key)
+    return verdicts
+
+
+def points_that_do_not_count(
+    transport: Transport, keys: Keys, sessions: Mapping[str, str], known: dict[str, Honoured]
+) -> set[str]:
+    """Return those points (``sessions`` has point ids with their sessions') that were put after their session's end.
+
+    List points before, and call this after: PRUNE.md says why. ``known`` keeps what was read for the next call.
+    """
+    verdicts = list_verdicts(transport)
+    out: set[str] = set()
+    for point_id, session in sessions.items():
+        for key in verdicts.get(session, ()):
+            if key not in known:
+                known[key] = get_document(transport, keys, key, Honoured)
+            if point_id not in known[key].points:
+                out.add(point_id)
+    return out
+
+
+def blocking(beats: Iterable[tuple[int, Beat]], condemnation: str) -> bool:
+    """Whether any session may still build on packs of a condemnation."""
+    return any(not beat.is_prune and (beat.seen is None or condemnation not in beat.seen) for _, beat in beats)

@@ -1,0 +1,297 @@
+"""Prune: the space of what no point needs comes back, while others write, read and prune. PRUNE.md has the rules.
+
+First packs that nothing needs go; that takes no space. Then packs with much garbage, and small ones, are
+written anew in rounds of `ROUND` bytes, each round's old packs being deleted before the next begins: that is all the
+free space that a prune needs, beside its index.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from vbackup.api import Corrupt, Interrupted, NoSpace, NotFound, PruneOrder, PruneReport, clock
+from vbackup.repository.bounded import bounded
+from vbackup.repository.catalogue import Catalogue, Listing
+from vbackup.repository.condemned import Condemnation, packs_of
+from vbackup.repository.index import read_index, write_index
+from vbackup.repository.layout import INDEX, INDEX_ENTRIES, PACK_SIZE, PACKS, pack_key, pack_name
+from vbackup.repository.needs import Needs, Place
+from vbackup.repository.packs import Pack
+from vbackup.repository.points import point_key
+from vbackup.repository.presence import (
+    BEAT_SECONDS,
+    Beat,
+    blocking,
+    end_session,
+    latest_beats,
+    list_verdicts,
+    remove_beats,
+)
+from vbackup.repository.sealing import ChunkKind
+from vbackup.repository.session import Session
+from vbackup.repository.store import MAX_INDEX, ChunkStore
+
+log = logging.getLogger(__name__)
+
+ROUND = 1 << 30
+"""Bytes that are written at most before what they replace is deleted."""
+SILENT_SECONDS = 3600.0
+"""A session whose last sign of life is older than this, by the clocks, is watched, and ended if it stays silent."""
+_WATCH_BEATS = 3
+_WASTE = 0.25
+"""Packs of which more than this part is garbage are written anew."""
+_SMALL = PACK_SIZE // 8
+_SMALL_INDEX = 256 << 10
+_SMALL_PACKS = 32
+"""Packs below `_SMALL` bytes, and index objects below `_SMALL_INDEX`, are joined when there are so many."""
+
+
+@dataclass
+class Prune:
+    """One prune of one repository."""
+
+    store: ChunkStore
+    catalogue: Catalogue
+    session: Session
+    chunk_size: int
+    order: PruneOrder
+    stop: threading.Event
+    notes: list[str] = field(default_factory=list)
+    freed: int = 0
+    rewritten: int = 0
+    waiting: int = 0
+
+    def run(self) -> PruneReport:
+        """Do what can be done now. Raises: `Corrupt` when it cannot be told what is needed: nothing is done then."""
+        with self._needs() as needs:
+            self._clear_leftovers()
+            self._carry_out(needs)
+            while self._another_round(needs):
+                if self.stop.is_set():
+                    raise Interrupted("prune was stopped: what it did so far is complete")
+        sizes = self._sizes()
+        return PruneReport(self.freed, self.rewritten, self.waiting, sum(sizes.values()), tuple(self.notes))
+
+    def _needs(self) -> Needs:
+        return Needs(self.store.cache, self.chunk_size, lambda ids: self.store.read(ChunkKind.NODE, ids))
+
+    def _list(self, needs: Needs) -> Listing:
+        listing = self.catalogue.load()
+        if listing.damage:
+            first = listing.damage[0]
+            raise Corrupt(
+                f"{len(listing.damage)} restore points cannot be read, so what they need cannot be told "
+                f"({first.point[:8]}: {first.reason})",
+                hint="nothing was deleted; bring them back from a copy, or give them up with `vbackup delete`",
+            )
+        needs.add(head.point for point, head in listing.heads.items() if point not in self.order.without)
+        return listing
+
+    def _sizes(self) -> dict[bytes, int]:
+        listed = ((pack_name(info.key), info.size) for info in self.store.transport.list(PACKS))
+        return {name: size for name, size in listed if name is not None}
+
+    # -- phase one ------------------------------------------------------------------------------------------------
+
+    def _another_round(self, needs: Needs) -> bool:
+        """Choose packs, save what is needed of them, condemn them, and delete them if nobody is in the way."""
+        listing = self._list(needs)
+        condemned = packs_of(self.store.condemnations.load())
+        sizes = self._sizes()
+        live = latest_beats(self.store.transport, self.store.keys).keys()
+        self._look()
+        lost = needs.lost() and self._believe_the_store(needs)
+        known = self.store.cache.packs()
+        free = {
+            name: size for name, size in sizes.items()
+            if name not in condemned and not (name in known and known[name].writer.hex() in live)
+            and (name in known or not lost)  # what cannot be read may hold what is lost
+        }  # fmt: skip
+        needs.set_alive(free)
+        chosen, rewrite = self._choose(free, needs.use(), {name for name in known if known[name].suspect})
+        if not chosen:
+            return False
+        if self.order.dry_run:
+            self.freed += sum(free[name] for name in chosen)
+            self.rewritten += rewrite
+            return False
+        if rewrite and (self.waiting or not self._save(needs, chosen)):
+            return False
+        self.store.condemnations.put(chosen, listing.heads.keys())
+        return self._carry_out(needs)
+
+    def _believe_the_store(self, needs: Needs) -> int:
+        """Some chunk is nowhere: that must be the store's fault, and not the cache's, before anything is condemned."""
+        self.store.cache.clear()
+        self._look()
+        if lost := needs.lost():
+            self.notes.append(f"{lost} chunks that restore points need are in no pack: run `vbackup check`")
+        return lost
+
+    def _choose(
+        self, free: Mapping[bytes, int], use: Mapping[bytes, int], suspects: Collection[bytes]
+    ) -> tuple[set[bytes], int]:
+        """Return the packs of this round, and the bytes to be written anew for them."""
+        useless = {name for name in free if not use.get(name)}
+        if useless:
+            return useless, 0
+        small = {name for name, size in free.items() if size < _SMALL}
+        worth = {name for name, size in free.items() if use[name] < (1 - _WASTE) * size}
+        if len(small) >= _SMALL_PACKS:
+            worth |= small
+        left = ROUND if self.order.rewrite is None else min(ROUND, self.order.rewrite - self.rewritten)
+        chosen: set[bytes] = set()
+        total = 0
+        for name in sorted(worth - set(suspects), key=lambda name: use[name] / free[name]):
+            if total + use[name] > left:
+                break
+            chosen.add(name)
+            total += use[name]
+        return chosen, total
+
+    def _save(self, needs: Needs, packs: Collection[bytes]) -> bool:
+        """Copy what is needed of packs, and is nowhere else; False when there is no room for it."""
+        try:
+            self._copy(needs.only_in(packs))
+        except NoSpace as error:
+            self.notes.append(f"there is no room to write packs anew: {error.message}")
+            return False
+        return True
+
+    def _copy(self, places: Sequence[Place]) -> None:
+        """Copy blobs as they are into new packs."""
+        for place in places:
+            blob = self.store.transport.get(pack_key(place.pack), place.offset, place.length)
+            if len(blob) != place.length:
+                raise Corrupt(f"pack {pack_key(place.pack)} is cut short", hint="run `vbackup check --repair`")
+            self.session.copy(place.origin, place.id, place.kind, blob, place.size)
+            self.rewritten += place.length
+        self.session.flush()
+
+    # -- phase two ------------------------------------------------------------------------------------------------
+
+    def _carry_out(self, needs: Needs) -> bool:
+        """Delete all packs that are condemned, by whomever, as far as nobody may build on them; say if all are gone."""
+        self.waiting = 0
+        if self.order.dry_run:
+            return True
+        for name, condemnation in self.store.condemnations.load().items():
+            if self._wait_for_sessions(name):
+                self._delete(needs, name, condemnation)
+            else:
+                self.waiting += self._size_of(condemnation)
+        return not self.waiting
+
+    def _delete(self, needs: Needs, name: str, condemnation: Condemnation) -> None:
+        condemned = packs_of(self.store.condemnations.load())
+        going = packs_of({name: condemnation})
+        sizes = self._sizes()
+        self._list(needs)
+        self._look()
+        known = self.store.cache.packs()
+        sound = {
+            pack for pack in sizes if pack in known and known[pack].size == sizes[pack] and not known[pack].suspect
+        }
+        needs.set_alive(sound - condemned)
+        try:
+            self._copy(needs.only_in(going & sizes.keys()))
+        except NotFound:
+            return  # another prune carries this out just now
+        self._rewrite_indexes(going)
+        for pack in sorted(going & sizes.keys()):
+            self.store.transport.delete(pack_key(pack))
+            self.freed += sizes[pack]
+        self.store.condemnations.remove(name)
+
+    def _look(self) -> None:
+        for note in self.store.look().notes:
+            if note not in self.notes:
+                self.notes.append(note)
+
+    def _size_of(self, condemnation: Condemnation) -> int:
+        sizes = self._sizes()
+        return sum(sizes.get(pack, 0) for pack in packs_of({"": condemnation}))
+
+    def _rewrite_indexes(self, going: Collection[bytes]) -> None:
+        """List what stays of the index objects that name ``going`` in new ones, then delete the old ones.
+
+        Small ones are joined on the way.
+        """
+        transport, keys = self.store.transport, self.store.keys
+        sizes = {info.key: info.size for info in transport.list(INDEX)}
+        old = self.store.cache.indexes_of(going) & sizes.keys()
+        small = [key for key, size in sizes.items() if size < _SMALL_INDEX]
+        if len(small) >= _SMALL_PACKS:
+            old |= set(small)
+        staying: list[Pack] = []
+        gone: list[str] = []
+        for key in sorted(old):
+            try:
+                packs = list(read_index(keys, key, bounded(transport, key, MAX_INDEX)))
+            except NotFound:
+                continue
+            except Corrupt as error:
+                self.notes.append(error.message)
+                continue
+            gone.append(key)
+            staying += [pack for pack in packs if pack.name not in going]
+            if sum(len(pack.entries) for pack in staying) >= INDEX_ENTRIES:
+                self._put_index(staying)
+        self._put_index(staying)
+        for key in gone:
+            transport.delete(key)
+
+    def _put_index(self, packs: list[Pack]) -> None:
+        if packs:
+            key, sealed = write_index(self.store.keys, packs)
+            self.store.transport.put(key, sealed)
+            packs.clear()
+
+    # -- sessions -------------------------------------------------------------------------------------------------
+
+    def _wait_for_sessions(self, condemned: str) -> bool:
+        """Whether no session may build on the packs of a condemnation any more; ends those that seem dead."""
+        beats = self._blocking(condemned)
+        silent = {session: count for session, (count, beat) in beats.items() if self._looks_silent(beat)}
+        if silent:
+            self._watch(silent)
+            beats = self._blocking(condemned)
+        if beats:
+            names = ", ".join(sorted({f"{beat.host} (process {beat.process})" for _, beat in beats.values()}))
+            log.info("garbage waits for the writers that run on %s", names)
+        return not beats
+
+    def _blocking(self, condemned: str) -> dict[str, tuple[int, Beat]]:
+        beats = latest_beats(self.store.transport, self.store.keys)
+        over = list_verdicts(self.store.transport)
+        return {session: beat for session, beat in beats.items() if session not in over and blocking([beat], condemned)}
+
+    def _looks_silent(self, beat: Beat) -> bool:
+        return self.order.end_silent or abs((clock.now() - beat.time).total_seconds()) > SILENT_SECONDS
+
+    def _watch(self, silent: Mapping[str, int]) -> None:
+        """Watch sessions by our own monotonic clock, whatever others' clocks say, and end those that stay silent."""
+        deadline = time.monotonic() + _WATCH_BEATS * BEAT_SECONDS
+        left = dict(silent)
+        while left and time.monotonic() < deadline:
+            if self.stop.wait(BEAT_SECONDS / 2):
+                raise Interrupted("prune was stopped")
+            now = latest_beats(self.store.transport, self.store.keys)
+            left = {session: count for session, count in left.items() if session in now and now[session][0] == count}
+        for session in left:
+            log.warning("session %s shows no sign of life: it is ended", session[:8])
+            end_session(self.store.transport, self.store.keys, session, self.catalogue.sessions)
+
+    def _clear_leftovers(self) -> None:
+        """Remove points that do not count, and what ended sessions have said since."""
+        if self.order.dry_run:
+            return
+        transport = self.store.transport
+        for point in self.catalogue.load().late:
+            transport.delete(point_key(point))
+        for session in latest_beats(transport, self.store.keys).keys() & list_verdicts(transport).keys():
+            remove_beats(transport, session)
