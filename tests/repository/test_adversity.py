@@ -134,7 +134,7 @@ def test_what_verify_found_damaged_is_stored_again_by_the_next_run(store, lab, t
     assert again.verify(again.points(), lambda size: None)
     machine.disks["vda"].write(0, b"x")
     point = back_up(again, lab, "web")
-    assert "missing or damaged" in str(point.disks[0].full_reason)
+    assert "missing, damaged" in str(point.disks[0].full_reason)
     assert restored(again, point) == disks(lab)
     assert back_up(again, lab, "web").disks[0].full_reason is None
     assert again.verify(again.points()[1:], lambda size: None) == []
@@ -506,7 +506,7 @@ def test_what_cannot_be_read_back_is_not_committed(store, tmp_path, change):
     assert list(store.list("points")) == []
 
 
-def test_extents_that_never_end_to_alternate_do_not_pile_up(store, tmp_path, monkeypatch):
+def test_extents_that_never_end_to_alternate_do_not_pile_up(store, lab, tmp_path, monkeypatch):
     """Zero and unchanged by turns, behind one read that is under way: some of them are read, so that it goes on."""
     monkeypatch.setattr("vbackup.engine.copy._MOST_WAITING", 50)
     size = 2000 * CHUNK
@@ -539,9 +539,9 @@ def test_extents_that_never_end_to_alternate_do_not_pile_up(store, tmp_path, mon
 
     target = repository(store, tmp_path)
     target.init()
+    guest(lab, "web", content)
+    (base,) = back_up(target, lab, "web").disks
     with target.writer() as writer:
-        base = DiskCopy(Source(), "raw", None, writer, threading.Event(), lambda progress: None).run()
-        writer.flush()
         again = DiskCopy(Source(), "raw", base, writer, threading.Event(), lambda progress: None).run()
     assert again.content == base.content
     assert again.read > 20 * CHUNK

@@ -172,7 +172,7 @@ def test_nothing_is_built_on_a_point_that_lacks_chunks_in_any_later_run(site):
     back_up(target, site.lab, "web")
     data = bytes(site.lab.guests["other"].disks["vda"].data)
     point = back_up(target, site.lab, "other")
-    assert "lacks 9 chunks, whose packs are missing" in point.disks[0].full_reason
+    assert "needs 9 chunks of packs that are missing" in point.disks[0].full_reason
     assert restored(target, point) == {"vda": data}
     target.close()
 

@@ -75,13 +75,10 @@ class Trust:
         self._last = max((known.number for known in packs.values()), default=0)
         self._bad = {packs[name].number for name in bad}
         self._own: set[int] = set()
-        self.used: set[int] = set()
-        """Packs that a session has built on."""
 
     def add(self, numbers: Iterable[int]) -> None:
         """Trust packs that the session itself has stored or adopted."""
         self._own.update(numbers)
-        self.used.update(numbers)
 
     def holds(self, number: int) -> bool:
         """Whether a pack is trusted. One that another process has added since is not: nobody has looked for it."""
@@ -191,9 +188,7 @@ class Cache:
                 "SELECT c.id, c.pack FROM chunks c JOIN packs p ON p.number = c.pack "
                 "WHERE NOT p.suspect AND c.id IN ({})"
             )
-            hits = [row for row in _selected(db, query, ids) if trust.holds(row[1])]
-            trust.used.update(row[1] for row in hits)
-            return {row[0] for row in hits}
+            return {row[0] for row in _selected(db, query, ids) if trust.holds(row[1])}
 
         found = self._do(select)
         return found if trust.epoch == self.epoch else set()

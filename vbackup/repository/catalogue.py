@@ -41,6 +41,10 @@ class Catalogue:
         stored, _ = self._stored()
         return {point: origin[:16].hex() for point, (origin, _) in stored.items()}
 
+    def points(self) -> list[Point]:
+        """Return the points that count and can be read."""
+        return [head.point for head in self.load().heads.values()]
+
     def load(self) -> Listing:
         """Read what is new, open everything, leave out what does not count."""
         stored, damage = self._stored()

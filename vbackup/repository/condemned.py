@@ -15,10 +15,9 @@ _KEY = re.compile(r"condemned/([0-9a-f]{32})")
 
 
 class Condemnation(Document):
-    """Packs (names, hex) that will go, and the points that were there before and do not need them."""
+    """Packs (names, hex) that will go."""
 
     packs: tuple[str, ...]
-    points: tuple[str, ...]
 
 
 class Condemnations:
@@ -45,10 +44,10 @@ class Condemnations:
         self._known = there
         return there
 
-    def put(self, packs: Collection[bytes], points: Collection[str]) -> str:
+    def put(self, packs: Collection[bytes]) -> str:
         """Condemn packs; return the id."""
         condemned = os.urandom(16).hex()
-        document = Condemnation(packs=tuple(sorted(pack.hex() for pack in packs)), points=tuple(sorted(points)))
+        document = Condemnation(packs=tuple(sorted(pack.hex() for pack in packs)))
         put_document(self._transport, self._keys, f"{CONDEMNED}/{condemned}", document)
         return condemned
 

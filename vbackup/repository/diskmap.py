@@ -120,6 +120,20 @@ class DiskMap:
                 yield ids[position * ID_SIZE : (position + 1) * ID_SIZE]
             first = stop
 
+    def needs(self) -> Iterator[set[bytes]]:
+        """Yield the ids of everything stored that the map needs, its nodes included; some more than once."""
+        stack = [(self.shape.depth, self.root)]
+        yield {self.root} - {ZERO_ID}
+        while stack:
+            level, node_id = stack.pop()
+            if node_id == ZERO_ID:
+                continue
+            node = self._load(node_id)
+            ids = {node[at : at + ID_SIZE] for at in range(0, len(node), ID_SIZE)} - {ZERO_ID}
+            yield ids
+            if level > 1:
+                stack += ((level - 1, child) for child in ids)
+
     def runs(self) -> Iterator[tuple[int, int, bool]]:
         """Yield (first chunk, end chunk, whether it is data), ascending, merged, without reading what is zero."""
         first, end, data = 0, 0, False

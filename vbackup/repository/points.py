@@ -16,7 +16,7 @@ import struct
 from typing import NamedTuple
 
 from blake3 import blake3
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from vbackup.api import AlreadyExists, Corrupt, MachineDescription, PluginError, Point, Transport
 from vbackup.repository.bounded import bounded
@@ -37,7 +37,6 @@ class Head(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
     point: Point
-    clean: tuple[str, ...] = Field(default=(), description="condemnations whose packs it does not need; see PRUNE.md")
 
 
 class Stored(NamedTuple):

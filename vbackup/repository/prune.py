@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from vbackup.api import Corrupt, Interrupted, NoSpace, NotFound, PruneOrder, PruneReport, clock
 from vbackup.repository.bounded import bounded
-from vbackup.repository.catalogue import Catalogue, Listing
+from vbackup.repository.catalogue import Catalogue
 from vbackup.repository.condemned import Condemnation, packs_of
 from vbackup.repository.index import read_index, write_index
 from vbackup.repository.layout import INDEX, INDEX_ENTRIES, PACK_SIZE, PACKS, pack_key, pack_name
@@ -79,7 +79,7 @@ class Prune:
     def _needs(self) -> Needs:
         return Needs(self.store.cache, self.chunk_size, lambda ids: self.store.read(ChunkKind.NODE, ids))
 
-    def _list(self, needs: Needs) -> Listing:
+    def _list(self, needs: Needs) -> None:
         listing = self.catalogue.load()
         if listing.damage:
             first = listing.damage[0]
@@ -89,7 +89,6 @@ class Prune:
                 hint="nothing was deleted; bring them back from a copy, or give them up with `vbackup delete`",
             )
         needs.add(head.point for point, head in listing.heads.items() if point not in self.order.without)
-        return listing
 
     def _sizes(self) -> dict[bytes, int]:
         listed = ((pack_name(info.key), info.size) for info in self.store.transport.list(PACKS))
@@ -99,7 +98,7 @@ class Prune:
 
     def _another_round(self, needs: Needs) -> bool:
         """Choose packs, save what is needed of them, condemn them, and delete them if nobody is in the way."""
-        listing = self._list(needs)
+        self._list(needs)
         condemned = packs_of(self.store.condemnations.load())
         sizes = self._sizes()
         live = latest_beats(self.store.transport, self.store.keys).keys()
@@ -121,7 +120,7 @@ class Prune:
             return False
         if rewrite and (self.waiting or not self._save(needs, chosen)):
             return False
-        self.store.condemnations.put(chosen, listing.heads.keys())
+        self.store.condemnations.put(chosen)
         return self._carry_out(needs)
 
     def _believe_the_store(self, needs: Needs) -> int:
@@ -189,8 +188,8 @@ class Prune:
     def _delete(self, needs: Needs, name: str, condemnation: Condemnation) -> None:
         condemned = packs_of(self.store.condemnations.load())
         going = packs_of({name: condemnation})
+        self._list(needs)  # before the packs: what a point needs was put before it
         sizes = self._sizes()
-        self._list(needs)
         self._look()
         known = self.store.cache.packs()
         sound = {

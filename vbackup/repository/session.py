@@ -17,7 +17,6 @@ from typing import Any
 from vbackup.api import Buffer, Codec, Corrupt, Interrupted, MachineDescription, Point, PointDisk, VBackupError
 from vbackup.repository.budget import ByteBudget
 from vbackup.repository.catalogue import Catalogue
-from vbackup.repository.cleanness import Cleanness
 from vbackup.repository.diskmap import DiskMap, Shape
 from vbackup.repository.diskwriter import RepositoryDiskWriter, base_map
 from vbackup.repository.index import write_index
@@ -51,7 +50,6 @@ class Session:
         session = os.urandom(16)
         self._chain = store.chains.new(session, codecs)
         self._presence = Presence(store.transport, store.keys, session, is_prune=is_prune)
-        self._clean = Cleanness(store, catalogue)
         self.budget = ByteBudget(_IN_FLIGHT)
         threads = len(os.sched_getaffinity(0))
         self.workers = ThreadPoolExecutor(threads, "chunks")
@@ -66,12 +64,14 @@ class Session:
         self._presence.announce()
         try:
             look = store.look(adopt=not is_prune)
-            self._clean.begin(look)
+            # Only now: a base that was there before the condemnations were listed may have been pruned since.
+            self._bases = {base_map(disk.content) for point in catalogue.points() for disk in point.disks}
             self._presence.declare(look.condemned)
         except BaseException:
             self._presence.end()
             raise
         self._trust = look.trust
+        self._must_look = store.is_doubtful or bool(look.condemned)
         self._unlisted = look.adopted  # stored, not yet in an index object
         self._notes = tuple(look.notes)
         self._indexing = threading.Lock()
@@ -94,33 +94,36 @@ class Session:
         self._presence.check()
 
     def base_problem(self, base: PointDisk) -> str | None:
-        """Say whether a disk's chunks are all there; they are looked for only when packs are missing."""
-        if problem := self._clean.problem(base):
-            return problem
+        """Say whether a disk's chunks are all where they may be built on; see PRUNE.md.
+
+        They are looked for one by one only when packs are missing, damaged or condemned.
+        """
         try:
-            tree = self._tree(base)
-            if self._store.is_doubtful:
-                lost = sum(self._unknown(tree, first, end) for first, end, data in tree.runs() if data)
-                if lost:
-                    return f"the restore point before lacks {lost} chunks, whose packs are missing or damaged"
+            if base_map(base.content) not in self._bases:
+                return "the restore point before was deleted"
+            lost = self._unknown(self._tree(base)) if self._must_look else 0
+            if lost:
+                return f"the restore point before needs {lost} chunks of packs that are missing, damaged or pruned"
         except Corrupt as error:
             return f"the restore point before is damaged: {error.message}"
         return None
 
-    def _unknown(self, tree: DiskMap, first: int, end: int) -> int:
+    def _unknown(self, tree: DiskMap) -> int:
+        """Count chunks of a map, its nodes included, that may not be built on."""
         lost = 0
-        for start in range(first, end, _LOOKUP):
-            ids = list(set(tree.ids(start, min(start + _LOOKUP, end))))
-            lost += len(ids) - len(self._store.cache.known(ids, self._trust))
-        return lost
+        batch: set[bytes] = set()
+        for ids in tree.needs():
+            batch |= ids
+            if len(batch) >= _LOOKUP:
+                lost += len(batch) - len(self._store.cache.known(list(batch), self._trust))
+                batch.clear()
+        return lost + len(batch) - len(self._store.cache.known(list(batch), self._trust))
 
     def _tree(self, disk: PointDisk) -> DiskMap:
         return DiskMap(Shape(disk.size, self._chunk_size), base_map(disk.content), self._load_node)
 
     def disk(self, size: int, base: PointDisk | None) -> RepositoryDiskWriter:
         """Begin a disk."""
-        if base is not None:
-            self._clean.built_on(base)
         before = None if base is None else self._tree(base)
         return RepositoryDiskWriter(self, Shape(size, self._chunk_size), before)
 
@@ -134,8 +137,7 @@ class Session:
     def commit(self, point: Point, description: MachineDescription) -> None:
         """Flush all that any point of this session may need, then write the point; it counts if we still do."""
         self.flush()
-        head = Head(point=point, clean=self._clean.of(self._trust))
-        data = write_point(self._store.keys, self._chain, head, description)
+        data = write_point(self._store.keys, self._chain, Head(point=point), description)
         put_point(self._store.transport, point.id, data)
         try:
             self._presence.check()
