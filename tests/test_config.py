@@ -388,7 +388,7 @@ def test_an_unknown_type_lists_the_known_ones(tmp_path: Path, registry: Registry
     (problem,) = refused(tmp_path, registry, GOOD.replace("type: local", "type: locl"))
     assert problem == "4:16: transports.disk.type: unknown type 'locl'; did you mean 'local'? (known: cloud, local)"
     (problem,) = refused(tmp_path, registry, GOOD.replace("type: repository", "type: tape"))
-    assert problem == "7:11: targets.main.type: unknown type 'tape' (known: repository)"
+    assert problem == "7:11: targets.main.type: unknown type 'tape' (known: image, repository)"
     codecs = GOOD.replace("    transport: disk\n", "    transport: disk\n    codecs: [{type: zstd}, {type: zst}]\n")
     (problem,) = refused(tmp_path, registry, codecs)
     assert problem.startswith("9:35: targets.main.codecs.1.type: unknown type 'zst'; did you mean 'zstd'? (known: ")

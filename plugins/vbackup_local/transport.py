@@ -12,7 +12,7 @@ import secrets
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import ClassVar
 
@@ -68,6 +68,15 @@ class Local:
     def can_put_if_absent(self) -> bool:
         """Always: link(2) fails where the name is taken."""
         return True
+
+    @property
+    def can_lock(self) -> bool:
+        """Never: whoever may write to a file system may delete."""
+        return False
+
+    def lock(self, key: str, until: datetime) -> None:  # noqa: ARG002
+        """There are no locks."""
+        raise Unsupported(f"{self._root} cannot keep object {key} from being deleted", hint="use a store with locks")
 
     def create(self) -> None:
         """See `Transport.create`. Only the last directory of the path is made."""

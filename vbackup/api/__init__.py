@@ -15,6 +15,7 @@ from vbackup.api.errors import (
     Corrupt,
     GuestError,
     Interrupted,
+    Locked,
     NoSpace,
     NotFound,
     PluginError,
@@ -44,6 +45,7 @@ from vbackup.api.hypervisor import (
     SinkDisk,
     SourceDisk,
 )
+from vbackup.api.keys import KeyHolder, KeyRing, KeyRotation, KeySlot
 from vbackup.api.machine import (
     Description,
     DiskDescription,
@@ -102,8 +104,13 @@ __all__ = [
     "JobProgress",
     "JobStarted",
     "Key",
+    "KeyHolder",
+    "KeyRing",
+    "KeyRotation",
+    "KeySlot",
     "Kind",
     "Level",
+    "Locked",
     "MachineDescription",
     "MachineRef",
     "Marker",

@@ -5,6 +5,7 @@
     VBackupError
     ├── ConfigError          the YAML, an option or an argument is wrong (exit code 2)
     ├── NotFound             a machine, restore point, object or repository that is not there
+    ├── Locked               an object that its store keeps from being deleted before a date
     ├── AlreadyExists        something is there that must not be overwritten
     ├── AccessDenied         credentials or permissions do not suffice
     │   └── WrongKey         the key does not open this repository
@@ -63,6 +64,12 @@ class AlreadyExists(VBackupError):  # noqa: N818
     """Something is there that must not be overwritten."""
 
     kind = "already-exists"
+
+
+class Locked(VBackupError):  # noqa: N818
+    """The store keeps an object from being deleted or replaced before a date."""
+
+    kind = "locked"
 
 
 class AccessDenied(VBackupError):  # noqa: N818

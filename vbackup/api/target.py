@@ -49,6 +49,7 @@ class Point(Description):
     )
     quiesced: bool = False
     marker: Marker | None = None
+    locked_until: AwareDatetime | None = Field(default=None, description="the store deletes it for nobody before")
     warnings: tuple[str, ...] = ()
 
     @model_validator(mode="after")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Protocol
 
@@ -62,6 +63,10 @@ class Transport(Protocol):
     def can_put_if_absent(self) -> bool:
         """Whether ``put(if_absent=True)`` is enforced by the store even when many race."""
 
+    @property
+    def can_lock(self) -> bool:
+        """Whether `lock` works: the store itself keeps objects from everybody (S3 Object Lock in compliance mode)."""
+
     def create(self) -> None:
         """Make the place itself (a directory, a file system on a LUN) if it is not there; for ``vbackup init`` only.
 
@@ -91,7 +96,13 @@ class Transport(Protocol):
         """
 
     def delete(self, key: str) -> None:
-        """Delete an object; one that is not there is no error."""
+        """Delete an object; one that is not there is no error. Raises: `AccessDenied`, `Locked`, `Unavailable`."""
+
+    def lock(self, key: str, until: datetime) -> None:
+        """Let nobody delete or replace an object before ``until``. A lock is never shortened; doing so is no error.
+
+        Raises: `NotFound`, `AccessDenied`, `Unavailable`; `Unsupported` where `can_lock` is False.
+        """
 
     def size(self, key: str) -> int:
         """Return the size in bytes. Raises: `NotFound`."""

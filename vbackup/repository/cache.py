@@ -34,6 +34,7 @@ CREATE TABLE packs (number INTEGER PRIMARY KEY AUTOINCREMENT, name BLOB UNIQUE N
 CREATE TABLE chunks (id BLOB NOT NULL, pack INTEGER NOT NULL, kind INTEGER NOT NULL, origin INTEGER NOT NULL,
                      start INTEGER NOT NULL, length INTEGER NOT NULL, size INTEGER NOT NULL,
                      PRIMARY KEY (id, pack)) WITHOUT ROWID;
+CREATE TABLE locks (key TEXT PRIMARY KEY, until REAL NOT NULL) WITHOUT ROWID;
 CREATE TABLE points (id TEXT PRIMARY KEY, origin BLOB NOT NULL, head BLOB NOT NULL) WITHOUT ROWID;
 """
 _BATCH = 256
@@ -227,6 +228,15 @@ class Cache:
             db.executemany("DELETE FROM points WHERE id = ?", [(name,) for name in remove])
 
         self._write(write)
+
+    def locks(self) -> dict[str, float]:
+        """Return until when objects are locked, as far as this host has done it; seconds since 1970."""
+        return self._do(lambda db: dict(db.execute("SELECT key, until FROM locks").fetchall()))
+
+    def set_locks(self, locks: Mapping[str, float]) -> None:
+        """Remember until when objects are locked."""
+        rows = list(locks.items())
+        self._write(lambda db: db.executemany("INSERT OR REPLACE INTO locks VALUES (?, ?)", rows))
 
     def reading(self, action: Callable[[sqlite3.Connection], T]) -> T:
         """Let ``action`` look at the tables, and make temporary ones of its own."""

@@ -3,6 +3,9 @@
 A *passphrase* is stretched by Argon2id (RFC 9106). A *key file* made by ``vbackup init`` holds 256 random bits and
 needs no stretching: its slot has the least parameters, so that opening a repository costs no time. A *recipient* is a
 public key whose private half may be kept offline: the ring is sealed to it (HPKE, see `hybrid`).
+
+A slot that may read has a MAC that only those who may read can make. Else a host that only writes could put a slot for
+a key pair of its own beside the others, and the next rotation would seal to it what it must not have.
 """
 
 from __future__ import annotations
@@ -11,9 +14,10 @@ import base64
 import binascii
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Literal
 
+from blake3 import blake3
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
@@ -23,12 +27,14 @@ from vbackup.api import ConfigError, Corrupt, NotFound, Transport, WrongKey, clo
 from vbackup.repository import hybrid
 from vbackup.repository.bounded import bounded
 from vbackup.repository.layout import KEYS
-from vbackup.repository.sealing import Keys, Ring
+from vbackup.repository.sealing import Keys, Ring, derive
 
 KEY_FILE_PREFIX = b"VBACKUP-KEY-1:"
 PRIVATE_PREFIX = b"VBACKUP-PRIVATE-1:"
 PUBLIC_PREFIX = b"vbackup-public-1:"
 MAX_SLOTS = 64
+MAX_LISTED = 4 * MAX_SLOTS
+"""Slots that are looked at: a rotation that died leaves up to twice as many as there may be."""
 _MAX_SLOT = 64 << 10
 _PURPOSE = b"vbackup 1 slot"
 
@@ -57,6 +63,7 @@ class Slot(BaseModel):
     label: str = Field(max_length=128)
     created: str = Field(max_length=64)
     repository: str = Field(pattern=r"^[0-9a-f]{32}$", description="so that its id is not lost with one object")
+    generation: int = Field(ge=0, le=1 << 31, description="of the newest key pair in it")
     argon2id: Argon2 | None = None
     salt: str = Field(default="", pattern=r"^([0-9a-f]{32})?$")
     nonce: str = Field(default="", pattern=r"^([0-9a-f]{24})?$")
@@ -66,14 +73,22 @@ class Slot(BaseModel):
 
     def signed(self, keys: Keys) -> Slot:
         """Return the slot with the MAC of all its other fields."""
-        return self.model_copy(update={"mac": keys.mac(self._signed_bytes())})
+        return self.model_copy(update={"mac": self._mac(keys)})
 
-    def is_genuine(self, keys: Keys) -> bool:
-        """Whether a holder of a key has made the slot: nothing may be sealed to a public key that was slipped in."""
-        return not keys.mac_differs(self.mac, keys.mac(self._signed_bytes()))
+    def is_genuine(self, keys: Keys) -> bool | None:
+        """Whether somebody made the slot who could: who may read for one that may read. None: these keys cannot tell.
 
-    def _signed_bytes(self) -> bytes:
-        return self.model_copy(update={"mac": ""}).model_dump_json().encode()
+        Nothing may be sealed to the public key of one that is not.
+        """
+        expected = self._mac(keys)
+        return None if expected is None else not keys.mac_differs(self.mac, expected)
+
+    def _mac(self, keys: Keys) -> str | None:
+        data = self.model_copy(update={"mac": ""}).model_dump_json().encode()
+        if not self.may_read:
+            return keys.mac(data)
+        seed = keys.ring.seeds.get(self.generation)
+        return None if seed is None else blake3(data, key=derive(bytes.fromhex(seed), "slot")).hexdigest()
 
 
 def new_key_file() -> bytes:
@@ -86,6 +101,11 @@ def new_private_key() -> tuple[bytes, bytes]:
     seed = os.urandom(hybrid.SEED_SIZE)
     public = PUBLIC_PREFIX + base64.b64encode(hybrid.public_key(seed)) + b"\n"
     return PRIVATE_PREFIX + base64.b64encode(seed) + b"\n", public
+
+
+def public_of(private: bytes) -> bytes:
+    """Return the bytes of the public key of a private key file's content. Raises `ConfigError`."""
+    return hybrid.public_key(_seed(private))
 
 
 def parse_public_key(text: bytes) -> bytes:
@@ -114,7 +134,7 @@ def wrap(ring: Ring, secret: bytes, repository: bytes, label: str = "") -> Slot:
     sealed = AESGCM(_stretch(secret, salt, parameters)).encrypt(nonce, data, _PURPOSE + repository)
     slot = Slot(
         type=kind, may_read=bool(ring.seeds), label=label, created=clock.now().isoformat(), repository=repository.hex(),
-        argon2id=parameters, salt=salt.hex(), nonce=nonce.hex(), wrapped=sealed.hex(),
+        generation=ring.generation, argon2id=parameters, salt=salt.hex(), nonce=nonce.hex(), wrapped=sealed.hex(),
     )  # fmt: skip
     return slot.signed(Keys(ring, repository))
 
@@ -124,7 +144,7 @@ def wrap_to(ring: Ring, public: bytes, repository: bytes, label: str = "") -> Sl
     sealed = hybrid.seal_to(public, ring.model_dump_json().encode(), _PURPOSE + repository)
     slot = Slot(
         type="recipient", may_read=bool(ring.seeds), label=label, created=clock.now().isoformat(),
-        repository=repository.hex(), public=public.hex(), wrapped=sealed.hex(),
+        repository=repository.hex(), generation=ring.generation, public=public.hex(), wrapped=sealed.hex(),
     )  # fmt: skip
     return slot.signed(Keys(ring, repository))
 
@@ -138,7 +158,7 @@ def put_slot(transport: Transport, slot: Slot) -> str:
 
 def read_slots(transport: Transport) -> Iterator[tuple[str, Slot | None]]:
     """Yield the object keys of all slots with what is in them, None for what cannot be read."""
-    for key in sorted(info.key for info in itertools.islice(transport.list(KEYS), MAX_SLOTS)):
+    for key in sorted(info.key for info in itertools.islice(transport.list(KEYS), MAX_LISTED)):
         try:
             yield key, Slot.model_validate_json(bounded(transport, key, _MAX_SLOT))
         except (Corrupt, ValidationError):
@@ -148,13 +168,14 @@ def read_slots(transport: Transport) -> Iterator[tuple[str, Slot | None]]:
 
 
 def unlock(transport: Transport, secret: bytes, repository: bytes) -> tuple[str, Ring]:
-    """Return the object key of the first slot that ``secret`` opens, and the ring in it.
+    """Return the object key of the slot that ``secret`` opens, and the ring in it; of several that of the last rotation.
 
     Raises: `WrongKey` when there are slots and none opens, `NotFound` when there are none, `Corrupt` when none can
-    be read.
+    be read, or two contradict each other.
     """
     kind = type_of(secret)
     broken: list[str] = []
+    opened: dict[str, Ring] = {}
     seen = 0
     for key, slot in read_slots(transport):
         seen += 1
@@ -162,9 +183,11 @@ def unlock(transport: Transport, secret: bytes, repository: bytes) -> tuple[str,
             broken.append(key)
         elif slot.type == kind and (data := _open(slot, secret, repository)) is not None:
             try:
-                return key, Ring.model_validate_json(data)
-            except ValidationError as error:
-                raise Corrupt(f"key slot {key} holds what is no key") from error
+                opened[key] = Ring.model_validate_json(data)
+            except ValidationError:
+                broken.append(key)
+    if opened:
+        return _newest(opened)
     if not seen:
         raise NotFound("the repository has no key slots", hint="restore the objects under keys/ from a copy")
     if len(broken) == seen:
@@ -173,13 +196,23 @@ def unlock(transport: Transport, secret: bytes, repository: bytes) -> tuple[str,
     raise WrongKey(f"the key opens none of the repository's {seen} key slots{unreadable}", hint="check `key:`")
 
 
+def _newest(opened: Mapping[str, Ring]) -> tuple[str, Ring]:
+    """Anybody can seal a made-up ring to a public key. A true one has all seeds of those that came before it."""
+    best = max(opened, key=lambda key: (bool(opened[key].seeds), opened[key].generation, key))
+    ring = opened[best]
+    for key, other in opened.items():
+        if other.write != ring.write or not other.seeds.items() <= ring.seeds.items():
+            raise Corrupt(
+                f"the key opens both {best} and {key}, which contradict each other: one of them was slipped in",
+                hint="remove from the store the one that is younger than your keys",
+            )
+    return best, ring
+
+
 def _open(slot: Slot, secret: bytes, repository: bytes) -> bytes | None:
     wrapped = bytes.fromhex(slot.wrapped)
     if slot.type == "recipient":
-        seed = _decoded(secret, PRIVATE_PREFIX, hybrid.SEED_SIZE)
-        if seed is None:
-            raise ConfigError("the private key is damaged", hint="use another copy of it")
-        return hybrid.open_with(seed, wrapped, _PURPOSE + repository)
+        return hybrid.open_with(_seed(secret), wrapped, _PURPOSE + repository)
     if slot.argon2id is None:
         return None
     wrapping = AESGCM(_stretch(secret, bytes.fromhex(slot.salt), slot.argon2id))
@@ -187,6 +220,13 @@ def _open(slot: Slot, secret: bytes, repository: bytes) -> bytes | None:
         return wrapping.decrypt(bytes.fromhex(slot.nonce), wrapped, _PURPOSE + repository)
     except (InvalidTag, ValueError):
         return None
+
+
+def _seed(private: bytes) -> bytes:
+    seed = _decoded(private, PRIVATE_PREFIX, hybrid.SEED_SIZE)
+    if seed is None:
+        raise ConfigError("the private key is damaged", hint="use another copy of it")
+    return seed
 
 
 def _decoded(text: bytes, prefix: bytes, size: int) -> bytes | None:

@@ -6,6 +6,7 @@ the session has seen, and then each beat; an old one is removed after its succes
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import platform
@@ -16,7 +17,7 @@ from datetime import datetime
 
 from pydantic import Field
 
-from vbackup.api import Interrupted, NotFound, Transport, VBackupError, clock
+from vbackup.api import AccessDenied, Interrupted, Locked, NotFound, Transport, VBackupError, clock
 from vbackup.repository.documents import Document, get_document, put_document
 from vbackup.repository.layout import ENDED, SESSIONS
 from vbackup.repository.sealing import Keys
@@ -39,6 +40,8 @@ class Beat(Document):
     seen: tuple[str, ...] | None = None
     """Condemnations whose packs it does not build on; None: it may build on anything."""
     is_prune: bool = False
+    is_last: bool = False
+    """The session has ended, and may not delete its signs of life."""
 
 
 class Honoured(Document):
@@ -90,7 +93,10 @@ class Presence:
         if self._thread.is_alive():
             self._thread.join()
         try:
-            remove_beats(self._transport, self._id)
+            try:
+                remove_beats(self._transport, self._id)
+            except (AccessDenied, Locked):  # a credential that may only add
+                self._beat()
         except VBackupError as error:
             log.info("the signs of life of this run stay until the next prune: %s", error)
 
@@ -105,12 +111,13 @@ class Presence:
         with self._lock:
             beat = Beat(
                 host=platform.node()[:256], process=os.getpid(), time=clock.now(), seen=self._seen,
-                is_prune=self._is_prune,
+                is_prune=self._is_prune, is_last=self._over.is_set(),
             )  # fmt: skip
             put_document(self._transport, self._keys, _beat_key(self._id, self._count), beat)
-            if self._count:
-                self._transport.delete(_beat_key(self._id, self._count - 1))
             self._count += 1
+            if self._count > 1:
+                with contextlib.suppress(AccessDenied, Locked):
+                    self._transport.delete(_beat_key(self._id, self._count - 2))
 
 
 def _beat_key(session: str, count: int) -> str:
@@ -131,7 +138,7 @@ def latest_beats(transport: Transport, keys: Keys) -> dict[str, tuple[int, Beat]
     found: dict[str, tuple[int, Beat]] = {}
     for session, count in list_sessions(transport).items():
         beat = _latest(transport, keys, session, count)
-        if beat is not None:
+        if beat is not None and not beat[1].is_last:
             found[session] = beat
     return found
 

@@ -7,13 +7,14 @@ free space that a prune needs, beside its index.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from vbackup.api import Corrupt, Interrupted, NoSpace, NotFound, PruneOrder, PruneReport, clock
+from vbackup.api import Corrupt, Interrupted, Locked, NoSpace, NotFound, PruneOrder, PruneReport, clock
 from vbackup.repository.bounded import bounded
 from vbackup.repository.catalogue import Catalogue
 from vbackup.repository.condemned import Condemnation, packs_of
@@ -28,6 +29,7 @@ from vbackup.repository.presence import (
     blocking,
     end_session,
     latest_beats,
+    list_sessions,
     list_verdicts,
     remove_beats,
 )
@@ -105,11 +107,11 @@ class Prune:
         self._look()
         lost = needs.lost() and self._believe_the_store(needs)
         known = self.store.cache.packs()
-        free = {
-            name: size for name, size in sizes.items()
-            if name not in condemned and not (name in known and known[name].writer.hex() in live)
-            and (name in known or not lost)  # what cannot be read may hold what is lost
-        }  # fmt: skip
+        kept = condemned | self._locked(sizes)
+        kept |= {name for name in known if known[name].writer.hex() in live}
+        if lost:  # what cannot be read may hold it
+            kept |= sizes.keys() - known.keys()
+        free = {name: size for name, size in sizes.items() if name not in kept}
         needs.set_alive(free)
         chosen, rewrite = self._choose(free, needs.use(), {name for name in known if known[name].suspect})
         if not chosen:
@@ -122,6 +124,11 @@ class Prune:
             return False
         self.store.condemnations.put(chosen)
         return self._carry_out(needs)
+
+    def _locked(self, packs: Collection[bytes]) -> set[bytes]:
+        """Return the packs that the store would not delete yet, as far as this host has locked them."""
+        now, locks = clock.now().timestamp(), self.store.cache.locks()
+        return {name for name in packs if locks.get(pack_key(name), 0) > now}
 
     def _believe_the_store(self, needs: Needs) -> int:
         """Some chunk is nowhere: that must be the store's fault, and not the cache's, before anything is condemned."""
@@ -201,10 +208,16 @@ class Prune:
         except NotFound:
             return  # another prune carries this out just now
         self._rewrite_indexes(going)
+        locked = 0
         for pack in sorted(going & sizes.keys()):
-            self.store.transport.delete(pack_key(pack))
-            self.freed += sizes[pack]
-        self.store.condemnations.remove(name)
+            try:
+                self.store.transport.delete(pack_key(pack))
+                self.freed += sizes[pack]
+            except Locked:
+                locked += sizes[pack]
+        self.waiting += locked
+        if not locked:
+            self.store.condemnations.remove(name)
 
     def _look(self) -> None:
         for note in self.store.look().notes:
@@ -286,11 +299,14 @@ class Prune:
             end_session(self.store.transport, self.store.keys, session, self.catalogue.sessions)
 
     def _clear_leftovers(self) -> None:
-        """Remove points that do not count, and what ended sessions have said since."""
+        """Remove points that do not count, and what sessions that have ended left."""
         if self.order.dry_run:
             return
         transport = self.store.transport
         for point in self.catalogue.load().late:
-            transport.delete(point_key(point))
-        for session in latest_beats(transport, self.store.keys).keys() & list_verdicts(transport).keys():
+            with contextlib.suppress(Locked):
+                transport.delete(point_key(point))
+        listed = list_sessions(transport).keys()
+        live = latest_beats(transport, self.store.keys).keys() - list_verdicts(transport).keys()
+        for session in listed - live:
             remove_beats(transport, session)

@@ -8,19 +8,32 @@ goes to disk with every index object.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-from vbackup.api import Buffer, Codec, Corrupt, Interrupted, MachineDescription, Point, PointDisk, VBackupError
+from vbackup.api import (
+    AccessDenied,
+    Buffer,
+    Codec,
+    Corrupt,
+    Interrupted,
+    Locked,
+    MachineDescription,
+    Point,
+    PointDisk,
+    VBackupError,
+)
 from vbackup.repository.budget import ByteBudget
 from vbackup.repository.catalogue import Catalogue
 from vbackup.repository.diskmap import DiskMap, Shape
 from vbackup.repository.diskwriter import RepositoryDiskWriter, base_map
 from vbackup.repository.index import write_index
-from vbackup.repository.layout import INDEX_ENTRIES, pack_key
+from vbackup.repository.layout import INDEX_ENTRIES, KEYS, REPOSITORY, pack_key
+from vbackup.repository.locks import Locks
 from vbackup.repository.packs import PackBuilder
 from vbackup.repository.points import Head, point_key, put_point, write_point
 from vbackup.repository.presence import Presence
@@ -42,11 +55,13 @@ class Session:
         catalogue: Catalogue,
         codecs: Sequence[Codec],
         chunk_size: int,
+        locks: Locks,
         *,
         is_prune: bool = False,
     ) -> None:
         self._store = store
         self._chunk_size = chunk_size
+        self._locks = locks
         session = os.urandom(16)
         self._chain = store.chains.new(session, codecs)
         self._presence = Presence(store.transport, store.keys, session, is_prune=is_prune)
@@ -137,14 +152,23 @@ class Session:
     def commit(self, point: Point, description: MachineDescription) -> None:
         """Flush all that any point of this session may need, then write the point; it counts if we still do."""
         self.flush()
+        point = point.model_copy(update={"locked_until": self._locks.extend(self._needed_keys())})
         data = write_point(self._store.keys, self._chain, Head(point=point), description)
         put_point(self._store.transport, point.id, data)
+        self._locks.extend([point_key(point.id)])
         try:
             self._presence.check()
         except Interrupted as error:
             self.fail(error)
-            self._store.transport.delete(point_key(point.id))
+            with contextlib.suppress(AccessDenied, Locked):  # readers leave it out all the same
+                self._store.transport.delete(point_key(point.id))
             raise
+
+    def _needed_keys(self) -> list[str]:
+        """Objects that a point may need: what opens the repository, and all packs that may be built on."""
+        slots = [info.key for info in self._store.transport.list(KEYS)]
+        packs = self._store.cache.packs()
+        return [REPOSITORY, *slots, *(pack_key(name) for name in packs if self._trust.holds(packs[name].number))]
 
     # -- used by disk writers -------------------------------------------------------------------------------------
 

@@ -21,6 +21,7 @@ from vbackup.api import (
     Corrupt,
     Damage,
     Extent,
+    Locked,
     MachineDescription,
     NotFound,
     Options,
@@ -40,6 +41,7 @@ from vbackup.repository.bounded import bounded
 from vbackup.repository.cache import Cache
 from vbackup.repository.catalogue import Catalogue
 from vbackup.repository.documents import Document, get_document, put_document
+from vbackup.repository.keyring import KeySlots, need_read
 from vbackup.repository.layout import (
     DEFAULT_CHUNK_SIZE,
     DELETIONS,
@@ -50,6 +52,7 @@ from vbackup.repository.layout import (
     PROTECTED,
     REPOSITORY,
 )
+from vbackup.repository.locks import Locks
 from vbackup.repository.points import point_key
 from vbackup.repository.prune import Prune
 from vbackup.repository.reader import DiskReader, read_file
@@ -76,6 +79,9 @@ class RepositoryOptions(Options):
         default=DEFAULT_CHUNK_SIZE, ge=_MIN_CHUNK, le=_MAX_CHUNK, description="bytes, a power of two; fixed by init"
     )
 
+    lock_days: int | None = Field(
+        default=None, ge=1, le=36500, description="keep points, and all they need, from being deleted for so many days"
+    )
     recipients: tuple[Path, ...] = Field(
         default=(),
         description="files with public keys; when init finds any, those can read and the configured key only writes",
@@ -117,7 +123,7 @@ class Deletion(Document):
 class _Open:
     """An open repository: its object checked, its key unlocked."""
 
-    def __init__(self, context: TargetContext, description: RepositoryObject) -> None:
+    def __init__(self, context: TargetContext, description: RepositoryObject, lock_days: int | None) -> None:
         repository = bytes.fromhex(description.id)
         self.slot, ring = slots.unlock(context.transport, context.secret(), repository)
         keys = Keys(ring, repository)
@@ -128,6 +134,7 @@ class _Open:
         anchor = Anchor(context.state_dir / "seen", repository, keys.family, self._deleted)
         anchor.check()
         self.cache = _open_cache(context, description.id)
+        self.locks = Locks(context.transport, self.cache, lock_days)
         self.store = ChunkStore(context.transport, keys, context.codec, self.cache)
         self.catalogue = Catalogue(context.transport, keys, self.cache, self.store.chains, anchor)
 
@@ -138,7 +145,7 @@ class _Open:
 
     def session(self, codecs: Sequence[Codec], *, is_prune: bool = False) -> Session:
         """Begin to write."""
-        return Session(self.store, self.catalogue, codecs, self.chunk_size, is_prune=is_prune)
+        return Session(self.store, self.catalogue, codecs, self.chunk_size, self.locks, is_prune=is_prune)
 
 
 class Repository:
@@ -174,6 +181,7 @@ class Repository:
                 f"target {self._context.alias} holds packs or points of a repository without its object `{REPOSITORY}`",
                 hint="restore that object from a copy, or use another place",
             )
+        self._check_locks()
         secret = self._context.secret()
         recipients = [_public_key(path) for path in self._options.recipients]
         repository, ring = os.urandom(16), Ring.new()
@@ -190,6 +198,13 @@ class Repository:
         transport.put(REPOSITORY, signed.model_dump_json().encode(), if_absent=transport.can_put_if_absent)
         if self._read_description() != signed:
             raise AlreadyExists(f"target {self._context.alias} was initialised by somebody else at the same time")
+
+    def _check_locks(self) -> None:
+        if self._options.lock_days is not None and not self._context.transport.can_lock:
+            raise ConfigError(
+                f"target {self._context.alias}: lock_days needs a store that locks objects, and its transport has none",
+                hint="leave lock_days out, or use s3 with object lock",
+            )
 
     def _has_remains(self) -> bool:
         transport = self._context.transport
@@ -228,7 +243,8 @@ class Repository:
     def _open(self) -> _Open:
         with self._lock:
             if self._opened is None:
-                self._opened = _Open(self._context, self._describe())
+                self._check_locks()
+                self._opened = _Open(self._context, self._describe(), self._options.lock_days)
             return self._opened
 
     @contextlib.contextmanager
@@ -287,6 +303,7 @@ class Repository:
     def verify(self, points: Sequence[Point], progress: Callable[[int], None]) -> list[Damage]:
         """Read and check everything that ``points`` need."""
         opened = self._open()
+        need_read(opened.keys, "verify what was written")
         damage = [Damage("", "", "", 0, 0, note) for note in opened.store.look().damaged]
         whole: list[Point] = []
         for point in points:
@@ -304,9 +321,16 @@ class Repository:
         if points:
             record = Deletion(points=tuple(point.id for point in points))
             put_document(transport, opened.keys, f"{DELETIONS}/{os.urandom(16).hex()}", record)
+        locked: list[Locked] = []
         for point in points:
-            transport.delete(point_key(point.id))
+            try:
+                transport.delete(point_key(point.id))
+            except Locked as error:
+                locked.append(error)
+                continue
             transport.delete(f"{PROTECTED}/{point.id}")
+        if locked:
+            raise locked[0]
 
     def protected(self) -> Mapping[str, str]:
         """Protected points' ids, and why."""
@@ -343,6 +367,11 @@ class Repository:
             raise
         session.close(keep=True)
         return report
+
+    def key_ring(self) -> KeySlots:
+        """Its keys; see `KeyHolder`."""
+        opened = self._open()
+        return KeySlots(self._context.transport, opened.keys, opened.slot, self._context.secret)
 
     def close(self) -> None:
         """Stop what runs, and close the cache."""

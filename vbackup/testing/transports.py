@@ -5,12 +5,25 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import ClassVar
 
 from pydantic import BaseModel
 
-from vbackup.api import AlreadyExists, Finding, Level, NotFound, ObjectInfo, Options, Transport, checked_key
+from vbackup.api import (
+    AlreadyExists,
+    Finding,
+    Level,
+    Locked,
+    NotFound,
+    ObjectInfo,
+    Options,
+    Transport,
+    Unsupported,
+    checked_key,
+    clock,
+)
 from vbackup.api.hypervisor import Buffer
 
 Fault = Callable[[int, str, str], Exception | None]
@@ -24,9 +37,12 @@ class MemoryTransport:
     options: ClassVar[type[BaseModel]] = Options
     has_files: ClassVar[bool] = False
 
-    def __init__(self, options: Options | None = None) -> None:
+    def __init__(self, options: Options | None = None, *, can_lock: bool = False) -> None:
         del options
         self._objects: dict[str, bytes] = {}
+        self._can_lock = can_lock
+        self.locks: dict[str, datetime] = {}
+        """Until when objects are locked."""
         self._lock = threading.Lock()
 
     @property
@@ -39,6 +55,11 @@ class MemoryTransport:
         """Always: a lock sees to it."""
         return True
 
+    @property
+    def can_lock(self) -> bool:
+        """As the test said."""
+        return self._can_lock
+
     def create(self) -> None:
         """Do nothing; the place is there."""
 
@@ -48,6 +69,7 @@ class MemoryTransport:
         with self._lock:
             if if_absent and key in self._objects:
                 raise AlreadyExists(f"object {key} is already in memory")
+            self._check_lock(key)
             self._objects[checked_key(key)] = copy
 
     def get(self, key: str, offset: int = 0, length: int | None = None) -> bytes:
@@ -65,7 +87,21 @@ class MemoryTransport:
     def delete(self, key: str) -> None:
         """See `Transport.delete`."""
         with self._lock:
+            self._check_lock(key)
             self._objects.pop(checked_key(key), None)
+
+    def lock(self, key: str, until: datetime) -> None:
+        """See `Transport.lock`."""
+        if not self._can_lock:
+            raise Unsupported("this memory has no locks")
+        self._object(key)
+        with self._lock:
+            self.locks[key] = max(until, self.locks.get(key, until))
+
+    def _check_lock(self, key: str) -> None:
+        until = self.locks.get(key)
+        if until is not None and until > clock.now():
+            raise Locked(f"object {key} is locked until {until.isoformat()}")
 
     def size(self, key: str) -> int:
         """See `Transport.size`."""
@@ -89,8 +125,8 @@ class MemoryTransport:
 class FaultyTransport:
     """Passes everything on, and fails before or after an operation took effect.
 
-    ``fail`` is called before, ``fail_after`` after each of create, put, get, list, delete and size. They may also do
-    something else: kill the process, set an event, wait. A listing begins when its first object is asked for, and
+    ``fail`` is called before, ``fail_after`` after each of create, put, get, list, delete, lock and size. They may also
+    do something else: kill the process, set an event, wait. A listing begins when its first object is asked for, and
     ends after its last: an error of ``fail_after`` meets a reader that has seen them all.
     """
 
@@ -115,6 +151,16 @@ class FaultyTransport:
     def can_put_if_absent(self) -> bool:
         """As the inner transport."""
         return self.inner.can_put_if_absent
+
+    @property
+    def can_lock(self) -> bool:
+        """As the inner transport."""
+        return self.inner.can_lock
+
+    def lock(self, key: str, until: datetime) -> None:
+        """See `Transport.lock`."""
+        with self._operation("lock", key):
+            self.inner.lock(key, until)
 
     def create(self) -> None:
         """See `Transport.create`."""

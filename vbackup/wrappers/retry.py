@@ -7,6 +7,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import ClassVar, TypeVar
 
@@ -64,6 +65,15 @@ class RetryingTransport:
     def can_put_if_absent(self) -> bool:
         """As the inner transport."""
         return self.inner.can_put_if_absent
+
+    @property
+    def can_lock(self) -> bool:
+        """As the inner transport."""
+        return self.inner.can_lock
+
+    def lock(self, key: str, until: datetime) -> None:
+        """See `Transport.lock`."""
+        self._retry(f"lock {key}", lambda: self.inner.lock(key, until))
 
     def create(self) -> None:
         """See `Transport.create`."""
