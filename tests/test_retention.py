@@ -51,6 +51,14 @@ def decided(made: Iterable[Point], zone: tzinfo = UTC, now: datetime = NOW, **ke
     ]
 
 
+def test_a_point_that_the_store_locks_stays_until_then() -> None:
+    old, new = points("2026-01-01", "2026-02-01")
+    locked = old.model_copy(update={"locked_until": NOW + timedelta(hours=1)})
+    made = [locked, new]
+    assert decided(made, last=1)[0] == (True, "locked by the store until 2026-11-22 13:00")
+    assert decided(made, last=1, now=NOW + timedelta(hours=2))[0][0] is False
+
+
 def kept(decisions: Iterable[Decision]) -> list[Point]:
     return [decision.point for decision in decisions if decision.kept]
 

@@ -51,6 +51,8 @@ def decide(
             why_kept.add(point, "from the future")
         if point.id in protected:
             why_kept.add(point, _protected(protected[point.id]))
+        if point.locked_until is not None and point.locked_until > now:
+            why_kept.add(point, f"locked by the store until {point.locked_until.astimezone(zone):%Y-%m-%d %H:%M}")
     if past:
         why_kept.add(past[0], "the machine's newest")
         last = max(past, key=lambda point: point.sequence)
