@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[1]
 BLOCK = re.compile(r"^```yaml\n(.*?)^```", re.DOTALL | re.MULTILINE)
 DOCUMENTS = [ROOT / "README.md", *sorted(ROOT.glob("plugins/*/README.md"))]
 TARGET = """
+hypervisors: {lab: {type: libvirt, uri: "qemu:///system"}}
 transports: {disk: {type: local, path: /srv/vbackup}}
 targets:
   main:
@@ -36,9 +37,13 @@ def blocks() -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize(("where", "text"), blocks(), ids=[where for where, _ in blocks()])
 def test_every_yaml_block_loads(where: str, text: str, tmp_path: Path) -> None:
-    """A block that begins with a target's key is shown as a part of one."""
+    """A block that begins with a target's key is shown as a part of one, one that has jobs only beside all else."""
     file = tmp_path / "vbackup.yaml"
-    file.write_text(TARGET + indent(text, "    ") if text.startswith("codecs:") else text)
+    if text.startswith("codecs:"):
+        text = TARGET + indent(text, "    ")
+    elif text.startswith("jobs:"):
+        text = TARGET + text
+    file.write_text(text)
     assert load(file, Registry.load())
 
 
