@@ -96,7 +96,7 @@ class ListTarget:
     def _unused(self, *args: Any) -> Any:
         raise NotImplementedError
 
-    init = writer = extents = read = file = verify = _unused
+    init = writer = extents = read = file = verify = check = forget = _unused
 
 
 class Plugin:

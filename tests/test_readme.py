@@ -52,3 +52,10 @@ def test_the_readme_names_every_command() -> None:
 
     text = (ROOT / "README.md").read_text()
     assert [name for name in cli.list_commands(click.Context(cli)) if f"vbackup {name}" not in text] == []
+
+
+def test_the_readme_names_every_key_command() -> None:
+    from vbackup.cli.key import command
+
+    text = (ROOT / "README.md").read_text()
+    assert [name for name in command.commands if f"vbackup key {name}" not in text] == []

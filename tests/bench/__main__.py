@@ -6,20 +6,38 @@ import argparse
 import os
 import shutil
 import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
-from tests.bench import peers, scale
+from tests.bench import index, peers, scale
 from tests.lab.libvirtd import Libvirtd
 
 PEERS = {"virtnbdbackup": "virtnbdbackup", "restic": "restic", "borg": "borgbackup"}
+CHAOS_SECONDS = 600
 
 
 def main() -> None:
     """Run the benchmarks and print a report."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", choices=["peers", "scale"])
+    parser.add_argument("--only", choices=["peers", "scale", "index", "chaos"])
+    parser.add_argument("--chunks", type=int, default=index.CHUNKS, help="of the large repository")
+    parser.add_argument("--points", type=int, default=index.LISTED, help="of the large repository")
     arguments = parser.parse_args()
+    reports = []
+    if arguments.only in {None, "peers", "scale"}:
+        reports += measured(arguments.only, arguments.rounds)
+    if arguments.only in {None, "index"}:
+        with tempfile.TemporaryDirectory(prefix="vbackup-bench-", dir="/var/tmp") as place:
+            reports.append(index.run(Path(place), arguments.chunks, arguments.points))
+    if arguments.only in {None, "chaos"}:
+        reports.append(survived())
+    print("\n".join(reports))
+
+
+def measured(only: str | None, rounds: int) -> list[str]:
+    """Measure beside peers and at scale, under a libvirtd of our own."""
     missing = [package for command, package in PEERS.items() if not shutil.which(command)]
     if missing:
         subprocess.run(["apt-get", "update", "-qq"], check=True)
@@ -29,11 +47,17 @@ def main() -> None:
     with Libvirtd() as libvirtd:
         place: Path = libvirtd.root / "bench"
         place.mkdir()
-        if arguments.only != "peers":
+        if only != "peers":
             reports.append(scale.run(libvirtd, place / "scale"))
-        if arguments.only != "scale":
-            reports.append(peers.run(libvirtd, place / "peers", arguments.rounds))
-    print("\n".join(reports))
+        if only != "scale":
+            reports.append(peers.run(libvirtd, place / "peers", rounds))
+    return reports
+
+
+def survived() -> str:
+    """Let ten minutes of chaos go by; see `tests.chaos`."""
+    command = [sys.executable, "-m", "tests.chaos", "--seconds", str(CHAOS_SECONDS)]
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
 if __name__ == "__main__":

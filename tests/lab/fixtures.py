@@ -17,9 +17,10 @@ _numbers = itertools.count(1)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the options of tests/test_bit_exact.py."""
+    """Add the options of tests/test_bit_exact.py and tests/chaos."""
     parser.addoption("--steps", type=int, default=600, help="steps of random histories; 0: without end")
     parser.addoption("--seed", type=int, default=0, help="seed of random histories; 0: a new one each time")
+    parser.addoption("--chaos-seconds", type=float, default=30, help="how long the chaos goes on")
 
 
 @pytest.fixture(scope="session")

@@ -25,6 +25,7 @@ from vbackup.api.errors import (
     WrongKey,
 )
 from vbackup.api.events import DiskProgress, JobEvent, JobFinished, JobProgress, JobStarted
+from vbackup.api.exchange import Exchanger, TakenOver
 from vbackup.api.executor import Executor, Task
 from vbackup.api.extents import Extent, Kind, Range, align, cover, merge, overlay, split
 from vbackup.api.hooks import API_VERSION, Register, hookimpl
@@ -58,9 +59,12 @@ from vbackup.api.machine import (
 )
 from vbackup.api.options import Options
 from vbackup.api.target import (
+    CheckOrder,
+    CheckReport,
     Damage,
     DiskCounts,
     DiskWriter,
+    Elsewhere,
     Point,
     PointDisk,
     PruneOrder,
@@ -81,6 +85,8 @@ __all__ = [
     "Capture",
     "CaptureLost",
     "CaptureRequest",
+    "CheckOrder",
+    "CheckReport",
     "Codec",
     "CodecContext",
     "ConfigError",
@@ -91,6 +97,8 @@ __all__ = [
     "DiskDescription",
     "DiskProgress",
     "DiskWriter",
+    "Elsewhere",
+    "Exchanger",
     "Executor",
     "Extent",
     "Finding",
@@ -135,6 +143,7 @@ __all__ = [
     "Run",
     "SinkDisk",
     "SourceDisk",
+    "TakenOver",
     "Target",
     "TargetContext",
     "Task",

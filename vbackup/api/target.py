@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self
 
@@ -112,6 +113,57 @@ class PruneReport:
     stored: int = 0
     """What is left."""
     notes: tuple[str, ...] = ()
+
+
+class Elsewhere(Protocol):
+    """Other copies of restore points, where a target that is repaired may get what it has lost."""
+
+    def read(self, point: str, disk: str, wanted: Range) -> Buffer | None:
+        """Return a range (at most 4 MiB) of a disk of the point with that id; None when nobody can give it."""
+
+    def file(self, point: str, name: str) -> bytes | None:
+        """Return a small file of a point, in the same way."""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckOrder:
+    """How to check. Without anything: whether all that is stored is there and says where all data is."""
+
+    read_data: bool = False
+    """Read stored bytes, too: of all, or of what the next two say."""
+    percent: float = 100.0
+    """The part of the stored bytes to be read: what was not read for the longest time."""
+    since: timedelta | None = None
+    """Read only what was not read well by this host in that time."""
+    repair: bool = False
+    """Set right what is wrong, and bring back what is lost from other copies."""
+    elsewhere: Elsewhere | None = None
+    """Where a repair may look beside the target itself. What it gives is never trusted: it must be what was lost."""
+
+    @property
+    def is_everything(self) -> bool:
+        """Whether every stored byte is to be read."""
+        return self.read_data and self.percent >= 100 and self.since is None
+
+
+@dataclass(frozen=True, slots=True)
+class CheckReport:
+    """What came of it."""
+
+    wrong: tuple[str, ...] = ()
+    """Objects that are not as they should be, a sentence each; after a repair those that still are not."""
+    damage: tuple[Damage, ...] = ()
+    """What of restore points cannot be read back; after a repair what stays lost."""
+    repaired: tuple[str, ...] = ()
+    """What was set right, a sentence each."""
+    notes: tuple[str, ...] = ()
+    """What there is to know beside that, and no harm."""
+    objects: int = 0
+    """Stored objects that were looked at."""
+    stored: int = 0
+    """Bytes of data that are stored, as far as the target can tell."""
+    read: int = 0
+    """Bytes of these that were read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,8 +290,11 @@ class Target(Protocol):
     def description(self, point: Point) -> MachineDescription:
         """Return the machine as it was. Raises: `Corrupt`, `NotFound`; `WrongKey` for a key that only writes."""
 
-    def extents(self, point: Point, disk: str) -> Iterator[Extent]:
-        """What a disk of a point holds, as data and zero."""
+    def extents(self, point: Point, disk: str, since: Point | None = None) -> Iterator[Extent]:
+        """What a disk of a point holds, as data and zero; with ``since``, a point of this target, also as unchanged.
+
+        Unchanged is what that point's disk of the same key is known to have as well. It need not be all that is equal.
+        """
 
     def read(self, point: Point, disk: str, ranges: Iterable[Range]) -> Iterator[Block]:
         """Read ranges (each at most 4 MiB) in order, several under way. Every byte is authenticated and hashed.
@@ -253,8 +308,18 @@ class Target(Protocol):
     def verify(self, points: Sequence[Point], progress: Callable[[int], None]) -> list[Damage]:
         """Read, decrypt and hash everything that ``points`` need; ``progress`` gets bytes of disk checked."""
 
+    def check(self, order: CheckOrder, progress: Callable[[int], None]) -> CheckReport:
+        """Check the target itself, whatever the points; ``progress`` gets bytes of the store that were read.
+
+        Works beside writers, and with a key that only writes. A store that cannot be asked is no damage: its error is
+        raised. What was read well is remembered, so that a check that was interrupted goes on where it was.
+        """
+
     def delete(self, points: Sequence[Point]) -> None:
         """Delete points. What only they needed is garbage from then on; `prune` collects it."""
+
+    def forget(self, ids: Sequence[str]) -> None:
+        """Delete points by their ids: those of `damaged_points`, also such as are gone already, are given up."""
 
     def protected(self) -> Mapping[str, str]:
         """Ids of points that are kept whatever the rules say, and why, as the user put it."""

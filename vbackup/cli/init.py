@@ -10,14 +10,15 @@ from vbackup.cli.state import State, json_option
 
 @click.command("init")
 @click.argument("target", required=False)
+@click.option("--keys-of", metavar="OTHER", help="Share the keys of that target: copies go there undecoded.")
 @json_option
 @click.pass_obj
-def command(state: State, target: str | None) -> None:
+def command(state: State, target: str | None, keys_of: str | None) -> None:
     """Prepare TARGET (all of them without it) for its first backup."""
     with state.site() as site:
         from vbackup.jobs.init import init
 
-        done = init(site, target)
+        done = init(site, target, keys_of)
     if state.json:
         output.document({"done": done})
         return

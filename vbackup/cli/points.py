@@ -31,10 +31,10 @@ def as_json(found: Found, *, protected: bool = False) -> dict[str, Any]:
     }
 
 
-def details(found: Found, machine: MachineDescription, protected: str | None) -> dict[str, Any]:
+def details(found: Found, machine: MachineDescription | None, protected: str | None) -> dict[str, Any]:
     """Return what ``show --json`` has: `as_json`, and how the point and the machine were made.
 
-    ``protected`` is why the point is; None: it is not.
+    ``machine`` is None where the key does not open it. ``protected`` is why the point is; None: it is not.
     """
     point = found.point
     return {
@@ -55,7 +55,7 @@ def details(found: Found, machine: MachineDescription, protected: str | None) ->
             }
             for disk in point.disks
         ],
-        "description": machine.model_dump(mode="json", exclude={"native"}),
+        "description": machine.model_dump(mode="json", exclude={"native"}) if machine else None,
     }
 
 

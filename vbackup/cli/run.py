@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vbackup.cli import output
+from vbackup.cli import copy, output
 from vbackup.cli.state import State, json_option
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ def command(state: State, names: tuple[str, ...]) -> int:
     for result in report.results:
         if result.error is not None:
             output.error(f"{_name(result)}: {result.error.message}", result.error.hint)
+    for _, copies in report.copies:
+        copy.complain(copies)
     return 1 if report.failed else 3 if report.warnings else 0
 
 
@@ -46,6 +48,8 @@ def _print(report: RunReport) -> None:
     for result in report.results:
         for warning in result.warnings:
             output.warning(f"{_name(result)}: {warning}")
+    for job, copies in report.copies:
+        output.write(f"{job} to {copy.totals(copies)}")
     for phrase in report.swept:
         output.complain(f"vbackup: left by an earlier run: {phrase}")
 
@@ -65,6 +69,7 @@ def _as_json(report: RunReport) -> dict[str, Any]:
         "warnings": report.warnings,
         "swept": list(report.swept),
         "machines": [_result_as_json(result) for result in report.results],
+        "copies": [{"job": job, **copy.as_json(copies)} for job, copies in report.copies],
     }
 
 

@@ -14,20 +14,27 @@ from vbackup.cli.state import State, json_option
 @click.argument("point")
 @json_option
 @click.pass_obj
-def command(state: State, point: str) -> None:
+def command(state: State, point: str) -> int:
     """Show a restore POINT: machine@latest, machine@TIME or the beginning of its id."""
     with state.site() as site:
+        from vbackup.api import WrongKey
         from vbackup.cli import points
         from vbackup.jobs.points import describe, find_point
         from vbackup.jobs.protect import protections
 
         found = find_point(site, point)
         reason = protections(site, [found])[found.target].get(found.point.id)
-        shown = points.details(found, describe(site, found), reason)
+        try:
+            machine = describe(site, found)
+        except WrongKey as error:  # a key that only writes sees all but what the machine was like
+            output.warning(f"the machine's description is left out: {error.message}")
+            machine = None
+        shown = points.details(found, machine, reason)
     if state.json:
         output.document(shown)
     else:
         _print(shown)
+    return 0 if machine else 3
 
 
 def _print(shown: dict[str, Any]) -> None:
@@ -37,7 +44,8 @@ def _print(shown: dict[str, Any]) -> None:
     output.write(f"target         {shown['target']}")
     output.write(f"time           {shown['time']}, in {output.duration(shown['seconds'])}")
     output.write(f"file systems   {'frozen' if shown['quiesced'] else 'not frozen (crash-consistent)'}")
-    output.write(f"hardware       {machine['cpus']} CPUs, {output.size(machine['memory'])}, {machine['firmware']}")
+    if machine:
+        output.write(f"hardware       {machine['cpus']} CPUs, {output.size(machine['memory'])}, {machine['firmware']}")
     if shown["protected"]:
         output.write(f"protected      {shown['protected_reason'] or 'yes'}")
     if shown["files"]:

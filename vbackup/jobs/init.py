@@ -6,19 +6,22 @@ import os
 from functools import partial
 from pathlib import Path
 
-from vbackup.api import AccessDenied, AlreadyExists, ConfigError, Target
+from vbackup.api import AccessDenied, AlreadyExists, ConfigError, Exchanger, Target
 from vbackup.config import SecretRef
 from vbackup.config.models import EncodedTargetEntry
 from vbackup.jobs.site import Site, no_key
 from vbackup.repository.keys import new_key_file
 
 
-def init(site: Site, target: str | None) -> list[str]:
+def init(site: Site, target: str | None, keys_of: str | None = None) -> list[str]:
     """Initialise one target, or all that are not yet; return what was done, as phrases.
 
-    A key file that is configured and missing is made (mode 0600): who loses it loses the backups.
+    A key file that is configured and missing is made (mode 0600): who loses it loses the backups. With ``keys_of``,
+    another target, one is made that shares the keys of that; see `Exchanger`.
     Raises: `AlreadyExists` when there is nothing to do, and what `Target.init` raises.
     """
+    if keys_of is not None and target in (None, keys_of):
+        raise ConfigError("name the one new target that is to share keys", hint="vbackup init TARGET --keys-of OTHER")
     aliases = [target] if target is not None else list(site.config.targets)
     if not aliases:
         raise ConfigError("the configuration has no targets", hint="add one under `targets:`")
@@ -27,7 +30,7 @@ def init(site: Site, target: str | None) -> list[str]:
     for alias in aliases:
         new = _new_target(site, alias, done)
         try:
-            new.init()
+            _init(new, alias, None if keys_of is None else site.target(keys_of))
             done.append(f"target {alias} is ready (id {new.id})")
         except AlreadyExists as error:
             present = error
@@ -36,6 +39,15 @@ def init(site: Site, target: str | None) -> list[str]:
     if not done and present is not None:
         raise present
     return done
+
+
+def _init(new: Target, alias: str, keys_of: Target | None) -> None:
+    if keys_of is None:
+        new.init()
+    elif isinstance(new, Exchanger):
+        new.init_with_keys_of(keys_of)
+    else:
+        raise ConfigError(f"target {alias} has no keys that it could share", hint="leave out --keys-of")
 
 
 def _new_target(site: Site, alias: str, done: list[str]) -> Target:

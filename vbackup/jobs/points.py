@@ -33,13 +33,13 @@ class VerifyReport:
     bytes_checked: int
 
 
-def list_points(site: Site, machine: str | None = None) -> list[Found]:
-    """Return all points, of one machine if it is named, oldest first.
+def list_points(site: Site, machine: str | None = None, target: str | None = None) -> list[Found]:
+    """Return all points, of one machine or in one target if it is named, oldest first.
 
     A target that cannot be read is logged and left out, as long as another one can: at three in the morning the
     copy that is there counts. Raises: what the first target raised when none can be read.
     """
-    found = [Found(alias, point) for alias, target in _readable(site) for point in target.points()]
+    found = [Found(alias, point) for alias, each in readable(site, target) for point in each.points()]
     if machine is not None:
         names = (machine, machine.partition(":")[2])
         found = [f for f in found if f.point.machine in names or f"{f.point.hypervisor}:{f.point.machine}" == machine]
@@ -48,12 +48,17 @@ def list_points(site: Site, machine: str | None = None) -> list[Found]:
 
 def list_damaged(site: Site) -> list[Damage]:
     """Return points that are there but cannot be read."""
-    return [damage for _, target in _readable(site) for damage in target.damaged_points()]
+    return [damage for _, target in readable(site) for damage in target.damaged_points()]
 
 
-def _readable(site: Site) -> Iterator[tuple[str, Target]]:
+def readable(site: Site, only: str | None = None) -> Iterator[tuple[str, Target]]:
+    """Yield the targets whose points can be listed, by alias; see `list_points`. ``only`` one of them if it is named.
+
+    Raises: `ConfigError` for an unknown name.
+    """
     failures: list[tuple[str, VBackupError]] = []
-    for alias in site.config.targets:
+    aliases = list(site.config.targets) if only is None else [only]
+    for alias in aliases:
         target = site.target(alias)
         try:
             target.points()
@@ -61,26 +66,27 @@ def _readable(site: Site) -> Iterator[tuple[str, Target]]:
             failures.append((alias, error))
             continue
         yield alias, target
-    if len(failures) == len(site.config.targets):
+    if len(failures) == len(aliases):
         raise failures[0][1] if failures else ConfigError("the configuration has no targets")
     for alias, failure in failures:
         log.warning("target %s was left out: %s", alias, failure)
 
 
-def find_point(site: Site, text: str) -> Found:
+def find_point(site: Site, text: str, target: str | None = None) -> Found:
     """Return the point that ``text`` names: ``machine@latest``, ``machine@TIME`` or a unique prefix of an id.
 
-    TIME is a time as `list` shows it, or the beginning of one (``2026-11-22T14:05``). Raises: `NotFound`;
-    `ConfigError` when it is ambiguous.
+    TIME is a time as `list` shows it, or the beginning of one (``2026-11-22T14:05``). Of copies in several targets it
+    is that in the first one of the configuration that can be read, or in ``target``. Raises: `NotFound`; `ConfigError`
+    when it is ambiguous.
     """
     name, at, when = text.rpartition("@")
     if not at:
-        return _by_id(site, text)
-    points = list_points(site, name)
+        return _by_id(site, text, target)
+    points = list_points(site, name, target)
     if not points:
         raise NotFound(f"there is no restore point of {name}", hint="`vbackup list` shows all")
     if when == "latest":
-        return points[-1]
+        return next(found for found in points if found.point.id == points[-1].point.id)
     wanted = when.strip().replace(" ", "T").upper().removesuffix("Z")
     hits = [f for f in points if time_text(f.point.time).startswith(wanted)] or _same_moment(points, when)
     return _only(hits, text, f"there is no restore point of {name} at {when}")
@@ -101,12 +107,12 @@ def _same_moment(points: Sequence[Found], when: str) -> list[Found]:
     return [found for found in points if abs((found.point.time - moment).total_seconds()) < 1]
 
 
-def _by_id(site: Site, text: str) -> Found:
+def _by_id(site: Site, text: str, target: str | None) -> Found:
     if not _ID_PREFIX.fullmatch(text):
         raise ConfigError(
             f"{text!r} names no restore point", hint="use MACHINE@latest, MACHINE@TIME or 4 or more digits of an id"
         )
-    hits = [found for found in list_points(site) if found.point.id.startswith(text)]
+    hits = [found for found in list_points(site, target=target) if found.point.id.startswith(text)]
     return _only(hits, text, f"there is no restore point whose id begins with {text}")
 
 
@@ -122,14 +128,6 @@ def _only(hits: Sequence[Found], text: str, missing: str) -> Found:
 def describe(site: Site, found: Found) -> MachineDescription:
     """Return the machine of a point as it was. Raises: what `Target.description` raises."""
     return site.target(found.target).description(found.point)
-
-
-def delete_points(site: Site, texts: Sequence[str]) -> list[Found]:
-    """Delete points; all names are looked up before the first is deleted."""
-    found = list({f.point.id: f for f in (find_point(site, text) for text in texts)}.values())
-    for alias in dict.fromkeys(item.target for item in found):
-        site.target(alias).delete([item.point for item in found if item.target == alias])
-    return found
 
 
 def verify_points(site: Site, texts: Sequence[str], progress: Callable[[int], None]) -> VerifyReport:

@@ -20,6 +20,7 @@ from vbackup.api import (
     Writer,
 )
 from vbackup.engine.backup import BackUp, Made
+from vbackup.jobs.copy import CopyReport, copy_job
 from vbackup.jobs.locks import locked
 from vbackup.jobs.select import Selection, select
 from vbackup.jobs.site import Site
@@ -54,20 +55,25 @@ class RunReport:
 
     results: tuple[MachineResult, ...]
     swept: tuple[str, ...] = ()
+    copies: tuple[tuple[str, CopyReport], ...] = ()
+    """What came of copying, by job."""
 
     @property
     def failed(self) -> bool:
-        """Whether any machine has no new point."""
-        return any(result.error is not None for result in self.results)
+        """Whether any machine has no new point, or any point no copy that it should have."""
+        return any(result.error is not None for result in self.results) or any(copy.failed for _, copy in self.copies)
 
     @property
     def warnings(self) -> bool:
-        """Whether any machine has warnings."""
-        return any(result.warnings for result in self.results)
+        """Whether any machine, or the copying, has warnings."""
+        return any(result.warnings for result in self.results) or any(copy.notes for _, copy in self.copies)
 
 
 def run(site: Site, names: Sequence[str]) -> RunReport:
     """Run what ``names`` stand for (see `select`). One machine's failure is in its result and stops nothing else.
+
+    When a job's machines are done, its points that are missing where it copies to are copied, those of earlier runs and
+    of other machines, too: what failed one night is made up for in the next.
 
     Raises: `ConfigError` on names that match nothing; what opening a target raises; `Interrupted`.
     """
@@ -76,11 +82,13 @@ def run(site: Site, names: Sequence[str]) -> RunReport:
     for task, error in selection.failed:
         results.append(_failed(site, task, error))
     swept: list[str] = []
+    copies: list[tuple[str, CopyReport]] = []
     for job, tasks in selection.tasks.items():
         _Job(site, job, selection, results, swept).run(tasks)
         if site.stop.is_set():
             raise Interrupted("the run was stopped")
-    return RunReport(tuple(results), tuple(swept))
+        copies += [(job, copy_job(site, job, to)) for to in site.config.jobs[job].copies]
+    return RunReport(tuple(results), tuple(swept), tuple(copies))
 
 
 def _failed(site: Site, task: Task, error: VBackupError) -> MachineResult:

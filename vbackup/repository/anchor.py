@@ -12,6 +12,7 @@ import fcntl
 import logging
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 from vbackup.api import Corrupt
 
@@ -21,11 +22,19 @@ _MAGIC = b"VBSEEN1\n"
 _HEAD = len(_MAGIC) + 32
 
 
+class Deleted(NamedTuple):
+    """What is on record of deletions."""
+
+    points: set[str]
+    damaged: list[str]
+    """Keys of records that cannot be read."""
+
+
 class Anchor:
     """One repository's memory, in a file: ``magic (8) | repository id (16) | family (16) | point id (16) ...``."""
 
-    def __init__(self, path: Path, repository: bytes, family: bytes, deleted: Callable[[], set[str]]) -> None:
-        """``deleted`` returns the ids of all points whose deletion is on record; it is asked when points are gone."""
+    def __init__(self, path: Path, repository: bytes, family: bytes, deleted: Callable[[], Deleted]) -> None:
+        """``deleted`` returns what is on record of deletions; it is asked when points are gone."""
         self._path = path
         self._identity = repository + family
         self._deleted = deleted
@@ -43,11 +52,18 @@ class Anchor:
         """Remember the points that are there; return (id, reason) for those that were and should be."""
         seen = set(_ids(self._read()))
         gone = seen - set(there)
-        gone_well = gone & self._deleted() if gone else set()
+        recorded = self._deleted() if gone else Deleted(set(), [])
+        gone_well = gone & recorded.points
         if gone_well or set(there) - seen:
             self._update(there, gone_well)
         reason = "it was seen here before and is gone, without a record of its deletion: the store lost or hides it"
+        if recorded.damaged:
+            reason += f"; but such records are damaged: {', '.join(recorded.damaged)}"
         return [(point, reason) for point in sorted(gone - gone_well)]
+
+    def remember(self, point: str) -> None:
+        """Remember a point that was made here."""
+        self._update([point], ())
 
     def _read(self) -> bytes:
         try:

@@ -15,16 +15,19 @@ import fcntl
 import logging
 import sqlite3
 import threading
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+from vbackup.repository.load import Load, transaction
 from vbackup.repository.packs import Pack
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
-_VERSION = 3
+_VERSION = 4
 _SCHEMA = """
 CREATE TABLE indexes (number INTEGER PRIMARY KEY, name TEXT UNIQUE NOT NULL);
 CREATE TABLE listings (pack INTEGER NOT NULL, ix INTEGER NOT NULL, PRIMARY KEY (pack, ix)) WITHOUT ROWID;
@@ -35,9 +38,11 @@ CREATE TABLE chunks (id BLOB NOT NULL, pack INTEGER NOT NULL, kind INTEGER NOT N
                      start INTEGER NOT NULL, length INTEGER NOT NULL, size INTEGER NOT NULL,
                      PRIMARY KEY (id, pack)) WITHOUT ROWID;
 CREATE TABLE locks (key TEXT PRIMARY KEY, until REAL NOT NULL) WITHOUT ROWID;
-CREATE TABLE points (id TEXT PRIMARY KEY, origin BLOB NOT NULL, head BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE points (id TEXT PRIMARY KEY, origin BLOB NOT NULL, head BLOB NOT NULL);
 """
 _BATCH = 256
+_LOAD = 1 << 22
+"""Chunks that are sorted at once."""
 
 
 class Location(NamedTuple):
@@ -91,6 +96,7 @@ class Cache:
 
     def __init__(self, path: Path | None) -> None:
         self._lock = threading.RLock()
+        self._counts: Counter[int] = Counter()  # of chunks by pack, some time ago
         self.epoch = 0
         """Changes when the content is replaced by a temporary, empty one."""
         try:
@@ -110,6 +116,7 @@ class Cache:
                         _forget_file(self._db)
                     self._db.close()
                 self.epoch += 1
+                self._counts.clear()
                 self._db = _connect(":memory:")
                 return action(self._db)
 
@@ -134,15 +141,22 @@ class Cache:
         """Add what an index object (or, for None, their own footers) says of ``packs``; return their numbers."""
 
         def insert(db: sqlite3.Connection) -> list[int]:
-            with _transaction(db):
-                numbers = [_add_pack(db, pack) for pack in packs]
-                if index is not None:
-                    db.execute("INSERT OR IGNORE INTO indexes (name) VALUES (?)", (index,))
-                    query = "INSERT OR IGNORE INTO listings SELECT ?, number FROM indexes WHERE name = ?"
-                    db.executemany(query, [(number, index) for number in numbers])
-            return numbers
+            load = Load()
+            load.stage(index, packs, db)
+            return load.settle(db)
 
         return self._do(insert)
+
+    def add_all(self, objects: Iterable[tuple[str, Sequence[Pack]]]) -> None:
+        """Add what index objects say; many at once are sorted together. They may be read as they are asked for."""
+        load = Load()
+        try:
+            for index, packs in objects:
+                self._do(partial(load.stage, index, packs))
+                if load.rows >= _LOAD:
+                    self._do(load.settle)
+        finally:  # what was read before the store failed is not read again
+            self._do(load.settle)
 
     def suspect(self, packs: Collection[bytes]) -> None:
         """Remember that packs were found damaged: nothing is deduplicated against them any more."""
@@ -209,14 +223,34 @@ class Cache:
 
         return self._do(select)
 
-    def entries(self, pack: bytes) -> set[tuple[bytes, int, int]]:
-        """Return (id, offset, length) of all chunks that are said to be in a pack."""
-        query = "SELECT id, start, length FROM chunks WHERE pack = (SELECT number FROM packs WHERE name = ?)"
-        return self._do(lambda db: set(db.execute(query, (pack,))))
+    def agrees(self, pack: Pack) -> bool:
+        """Whether the cache says nothing of a pack's chunks but what the pack's own list says."""
+        listed = {(entry.id, entry.offset, entry.length) for entry in pack.entries}
+
+        def compare(db: sqlite3.Connection) -> bool:
+            row = db.execute("SELECT number FROM packs WHERE name = ?", (pack.name,)).fetchone()
+            number = int(row[0]) if row else 0
+            query = f"SELECT id, start, length FROM chunks WHERE pack = {number} AND id IN ({{}})"  # noqa: S608
+            same = listed.intersection(_selected(db, query, [entry.id for entry in pack.entries]))
+            if number not in self._counts:
+                self._counts = Counter(number for (number,) in db.execute("SELECT pack FROM chunks"))
+                self._counts.setdefault(number, 0)
+            if len(same) == self._counts[number]:
+                return True
+            every = db.execute("SELECT id, start, length FROM chunks WHERE pack = ?", (number,))  # slow
+            return listed.issuperset(every)
+
+        return self._do(compare)
 
     def points(self) -> dict[str, tuple[bytes, bytes]]:
         """Return (origin, sealed head) of points by id."""
-        return self._do(lambda db: {row[0]: (row[1], row[2]) for row in db.execute("SELECT * FROM points")})
+
+        def select(db: sqlite3.Connection) -> dict[str, tuple[bytes, bytes]]:
+            origins: dict[bytes, bytes] = {}  # each once: the points of a session have the same
+            rows = db.execute("SELECT id, origin, head FROM points")
+            return {point: (origins.setdefault(origin, origin), head) for point, origin, head in rows}
+
+        return self._do(select)
 
     def set_points(self, add: Mapping[str, tuple[bytes, bytes]], remove: Collection[str]) -> None:
         """Add and forget points' sealed heads."""
@@ -244,7 +278,7 @@ class Cache:
 
     def _write(self, action: Callable[[sqlite3.Connection], object]) -> None:
         def write(db: sqlite3.Connection) -> None:
-            with _transaction(db):
+            with transaction(db):
                 action(db)
 
         self._do(write)
@@ -274,8 +308,8 @@ def _connect(name: str) -> sqlite3.Connection:
         db.execute("PRAGMA journal_mode=WAL")
         db.execute("PRAGMA synchronous=NORMAL")
         db.execute("PRAGMA cache_size=-16384")
-        db.execute("PRAGMA temp_store=MEMORY")
-        with _transaction(db):
+        db.execute(f"PRAGMA temp_store={'MEMORY' if name == ':memory:' else 'FILE'}")
+        with transaction(db):
             _prepare(db)
     except BaseException:
         db.close()
@@ -302,38 +336,6 @@ def _forget_file(db: sqlite3.Connection) -> None:
 def _unlink(path: Path) -> None:
     for suffix in ("", "-wal", "-shm"):
         Path(f"{path}{suffix}").unlink(missing_ok=True)
-
-
-def _add_pack(db: sqlite3.Connection, pack: Pack) -> int:
-    row = (pack.name, pack.writer, pack.size)
-    db.execute("INSERT OR IGNORE INTO packs (name, writer, size) VALUES (?, ?, ?)", row)
-    number: int = db.execute("SELECT number FROM packs WHERE name = ?", (pack.name,)).fetchone()[0]
-    origins = [_origin(db, origin) for origin in pack.origins]
-    rows = (
-        (entry.id, number, entry.kind, origins[entry.origin], entry.offset, entry.length, entry.size)
-        for entry in sorted(pack.entries)
-        if entry.origin < len(origins)
-    )
-    db.executemany("INSERT OR IGNORE INTO chunks VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
-    return number
-
-
-def _origin(db: sqlite3.Connection, origin: bytes) -> int:
-    db.execute("INSERT OR IGNORE INTO origins (data) VALUES (?)", (origin,))
-    number: int = db.execute("SELECT number FROM origins WHERE data = ?", (origin,)).fetchone()[0]
-    return number
-
-
-@contextlib.contextmanager
-def _transaction(db: sqlite3.Connection) -> Iterator[None]:
-    db.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-    except BaseException:
-        with contextlib.suppress(sqlite3.Error):  # SQLite may have rolled back by itself
-            db.execute("ROLLBACK")
-        raise
-    db.execute("COMMIT")
 
 
 def _selected(db: sqlite3.Connection, query: str, ids: Sequence[bytes]) -> Iterator[tuple[Any, ...]]:

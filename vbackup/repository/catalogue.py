@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import os
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
-from vbackup.api import Corrupt, Damage, MachineDescription, NotFound, Point, Transport
+from vbackup.api import AccessDenied, Corrupt, Damage, Locked, MachineDescription, NotFound, Point, Transport
 from vbackup.repository.anchor import Anchor
 from vbackup.repository.cache import Cache
 from vbackup.repository.chunks import Chains
-from vbackup.repository.layout import POINTS
-from vbackup.repository.points import ID, Head, get_point, open_head, read_description
+from vbackup.repository.documents import put_document
+from vbackup.repository.layout import DELETIONS, POINTS
+from vbackup.repository.points import ID, Head, check_body, get_point, open_head, point_key, read_description
 from vbackup.repository.presence import Honoured, points_that_do_not_count
+from vbackup.repository.records import Deletion
 from vbackup.repository.sealing import Keys
 
 
@@ -49,19 +53,33 @@ class Catalogue:
         """Read what is new, open everything, leave out what does not count."""
         stored, damage = self._stored()
         owners = {point: origin[:16].hex() for point, (origin, _) in stored.items()}
-        late = points_that_do_not_count(self._transport, self._keys, owners, self._verdicts)
+        late, doubtful = points_that_do_not_count(self._transport, self._keys, owners, self._verdicts)
         heads: dict[str, Head] = {}
         for point, (origin, head) in stored.items():
-            if point in late:
-                continue
-            try:
+            try:  # also of those that do not count: before, it is not known whose they are
                 heads[point] = open_head(self._keys, point, origin, head)
             except Corrupt as error:
                 damage.append(Damage(point, "", "", 0, 0, error.message))
         self._cache.set_points({}, {each.point for each in damage})
-        there = heads.keys() | {each.point for each in damage}
+        there = stored.keys() | {each.point for each in damage}
+        damage += [Damage(point, "", "", 0, 0, doubtful[point]) for point in sorted(heads.keys() & doubtful.keys())]
         damage += [Damage(point, "", "", 0, 0, reason) for point, reason in self._anchor.compare(there)]
-        return Listing(heads, frozenset(late), damage)
+        late &= heads.keys()
+        counting = {point: head for point, head in heads.items() if point not in late and point not in doubtful}
+        return Listing(counting, frozenset(late), damage)
+
+    def give_up(self, points: Collection[str]) -> None:
+        """Delete points that do not count, on record: some host may have seen them before that was known."""
+        if points:
+            key = f"{DELETIONS}/{os.urandom(16).hex()}"
+            put_document(self._transport, self._keys, key, Deletion(points=tuple(points)))
+        for point in points:
+            with contextlib.suppress(AccessDenied, Locked):  # readers leave it out all the same
+                self._transport.delete(point_key(point))
+
+    def remember(self, point: str) -> None:
+        """A point was just made here: from now on it is missed when the store hides it."""
+        self._anchor.remember(point)
 
     def _stored(self) -> tuple[dict[str, tuple[bytes, bytes]], list[Damage]]:
         """Return (origin, sealed head) of all points that are in the store, by id."""
@@ -83,13 +101,15 @@ class Catalogue:
 
     def description(self, point: Point) -> MachineDescription:
         """Return the machine of a point. Raises: `NotFound`, `Corrupt`, `WrongKey`."""
-        return read_description(self._chains, point.id, get_point(self._transport, point.id))
+        return read_description(self._keys, self._chains, point.id, get_point(self._transport, point.id))
 
     def reread(self, point_id: str) -> Head:
         """Read a point from the store, whatever the cache has. Raises: `NotFound`, `Corrupt`."""
         try:
             stored = get_point(self._transport, point_id)
-            return open_head(self._keys, point_id, stored.origin, stored.head)
+            head = open_head(self._keys, point_id, stored.origin, stored.head)
+            check_body(head, stored)
+            return head  # noqa: TRY300 - what failed is forgotten
         except Corrupt:
             self._cache.set_points({}, [point_id])
             raise

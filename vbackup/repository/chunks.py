@@ -110,13 +110,16 @@ class Chain:
         return CodecContext(keys[i], nonce, associated)
 
     def seal_body(self, name: bytes, data: bytes) -> bytes:
-        """Seal what only those that may read shall see, beside chunks."""
+        """Seal what only those that may read shall see, beside chunks. As these, it can go to others of the family."""
         nonce = os.urandom(NONCE_SIZE)
-        return nonce + self._body_cipher().encrypt(nonce, data, self._keys.associated("body", name))
+        return nonce + self._body_cipher().encrypt(nonce, data, self._body(name))
 
     def open_body(self, name: bytes, sealed: Buffer) -> bytes:
         """Undo `seal_body`. Raises: `Corrupt`, `WrongKey`."""
-        return unseal(self._body_cipher(), sealed, self._keys.associated("body", name), "description")
+        return unseal(self._body_cipher(), sealed, self._body(name), "description")
+
+    def _body(self, name: bytes) -> bytes:
+        return b"vbackup 1 body" + self._keys.family + name
 
     def _body_cipher(self) -> AESGCM:
         return AESGCM(derive(self._open_secret(), "body"))

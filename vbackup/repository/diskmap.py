@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from vbackup.api import Corrupt, Extent, Kind, PluginError
+from vbackup.api import Corrupt, Extent, Kind, PluginError, merge
 from vbackup.repository.layout import FANOUT, ID_SIZE, ZERO_ID
 
 SAMPLES = 16
@@ -134,33 +134,49 @@ class DiskMap:
             if level > 1:
                 stack += ((level - 1, child) for child in ids)
 
-    def runs(self) -> Iterator[tuple[int, int, bool]]:
-        """Yield (first chunk, end chunk, whether it is data), ascending, merged, without reading what is zero."""
-        first, end, data = 0, 0, False
-        for start, stop, is_data in self._runs(self.shape.depth, 0, self.root):
-            if is_data is data:
-                end = stop
+    def siblings(self, shape: Shape, level: int, index: int, count: int) -> bytes:
+        """Return the ids of those leading nodes, of ``count`` of one parent, that cover just the same in ``shape``."""
+        if level > self.shape.depth:
+            return b""
+        same = self.shape.nodes(level) if self.shape.size == shape.size else self.same_until(shape) // units(level)
+        count = min(count, same - index)
+        if count <= 0:
+            return b""
+        if level == self.shape.depth:
+            return self.root
+        parent = index // FANOUT
+        ids = self.children(level + 1, self.node(level + 1, parent), parent)
+        return ids[index % FANOUT * ID_SIZE :][: count * ID_SIZE]
+
+    def same_until(self, shape: Shape) -> int:
+        """Return how many chunks have the same length in ``shape``: all but, after a resize, a short last one."""
+        mine = self.shape
+        return shape.chunks if mine.size == shape.size else min(mine.size, shape.size) // shape.chunk
+
+    def extents(self, base: DiskMap | None = None) -> Iterator[Extent]:
+        """Yield the disk's extents as data and zero, and unchanged where ``base`` has the same; that is not read."""
+        return merge(self.pieces(base))
+
+    def pieces(self, base: DiskMap | None = None) -> Iterator[Extent]:
+        """Like `extents`, joined within nodes only: the ids in a piece of data were just read."""
+        return self._extents(self.shape.depth, 0, self.root, base)
+
+    def _extents(self, level: int, index: int, ids: bytes, base: DiskMap | None) -> Iterator[Extent]:
+        """Of nodes of one parent, from ``index`` on."""
+        before = base.siblings(self.shape, level, index, len(ids) // ID_SIZE) if base else b""
+        for number in range(len(ids) // ID_SIZE):
+            node_id = ids[number * ID_SIZE : (number + 1) * ID_SIZE]
+            is_same = node_id == before[number * ID_SIZE : (number + 1) * ID_SIZE]
+            if level and not is_same and node_id != ZERO_ID:
+                below = (index + number) * FANOUT
+                parts = self._extents(level - 1, below, self.children(level, node_id, index + number), base)
+                yield from merge(parts) if level == 1 else parts
                 continue
+            first, end = self.shape.span(level, index + number)
+            offset = first * self.shape.chunk
+            kind = Kind.UNCHANGED if is_same else Kind.ZERO if node_id == ZERO_ID else Kind.DATA
             if end > first:
-                yield first, end, data
-            first, end, data = start, stop, is_data
-        if end > first:
-            yield first, end, data
-
-    def _runs(self, level: int, index: int, node_id: bytes) -> Iterator[tuple[int, int, bool]]:
-        if level == 0 or node_id == ZERO_ID:
-            yield *self.shape.span(level, index), node_id != ZERO_ID
-            return
-        ids = self.children(level, node_id, index)
-        for i in range(len(ids) // ID_SIZE):
-            yield from self._runs(level - 1, index * FANOUT + i, ids[i * ID_SIZE : (i + 1) * ID_SIZE])
-
-    def extents(self) -> Iterator[Extent]:
-        """Yield the disk's extents as data and zero."""
-        chunk, size = self.shape.chunk, self.shape.size
-        for first, end, data in self.runs():
-            offset = first * chunk
-            yield Extent(offset, min(end * chunk, size) - offset, Kind.DATA if data else Kind.ZERO)
+                yield Extent(offset, min(end * self.shape.chunk, self.shape.size) - offset, kind)
 
 
 class MapBuilder:
@@ -270,18 +286,7 @@ class MapBuilder:
 
     def _base_ids(self, level: int, index: int, count: int) -> bytes:
         """The ids of those leading nodes of the base, of one parent, that cover just the same chunks."""
-        base = self._base
-        if base is None or level > base.shape.depth:
-            return b""
-        same = base.shape.nodes(level) if base.shape.size == self.shape.size else self._same_until() // units(level)
-        count = min(count, same - index)
-        if count <= 0:
-            return b""
-        if level == base.shape.depth:
-            return base.root
-        parent = index // FANOUT
-        ids = base.children(level + 1, base.node(level + 1, parent), parent)
-        return ids[index % FANOUT * ID_SIZE :][: count * ID_SIZE]
+        return b"" if self._base is None else self._base.siblings(self.shape, level, index, count)
 
     def _compare(self, ids: bytes) -> None:
         """Count the next chunks that differ from the base's; what the base has not differs if it is not zeros."""
@@ -295,11 +300,8 @@ class MapBuilder:
                 self._count(self._position + number)
 
     def _same_until(self) -> int:
-        """Chunks that have the same length in the base: all but, after a resize, a short last one."""
-        if self._base is None:
-            return 0
-        old, new = self._base.shape, self.shape
-        return new.chunks if old.size == new.size else min(old.size, new.size) // new.chunk
+        """Chunks that have the same length in the base."""
+        return 0 if self._base is None else self._base.same_until(self.shape)
 
     def _count(self, index: int) -> None:
         self.changed += self.shape.chunk_length(index)

@@ -30,4 +30,4 @@ def get_document(transport: Transport, keys: Keys, key: str, kind: type[D]) -> D
     try:
         return kind.model_validate_json(keys.open("document", key.encode(), bounded(transport, key, _MAX)))
     except (Corrupt, ValidationError):
-        raise Corrupt(f"object {key} is damaged") from None
+        raise Corrupt(f"object {key} is damaged", hint="`vbackup check --repair` sets it right") from None

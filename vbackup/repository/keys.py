@@ -168,22 +168,27 @@ def read_slots(transport: Transport) -> Iterator[tuple[str, Slot | None]]:
 
 
 def unlock(transport: Transport, secret: bytes, repository: bytes) -> tuple[str, Ring]:
-    """Return the object key of the slot that ``secret`` opens, and the ring in it; of several that of the last rotation.
+    """Return the object key of the slot that ``secret`` opens, and the ring in it; of several, the newest ring.
 
     Raises: `WrongKey` when there are slots and none opens, `NotFound` when there are none, `Corrupt` when none can
     be read, or two contradict each other.
     """
     kind = type_of(secret)
     broken: list[str] = []
+    closed: list[str] = []
     opened: dict[str, Ring] = {}
     seen = 0
     for key, slot in read_slots(transport):
         seen += 1
         if slot is None:
             broken.append(key)
-        elif slot.type == kind and (data := _open(slot, secret, repository)) is not None:
+        elif slot.type == kind:
             try:
-                opened[key] = Ring.model_validate_json(data)
+                data = _open(slot, secret, repository)
+                if data is None:
+                    closed.append(key)
+                else:
+                    opened[key] = Ring.model_validate_json(data)
             except ValidationError:
                 broken.append(key)
     if opened:
@@ -193,7 +198,10 @@ def unlock(transport: Transport, secret: bytes, repository: bytes) -> tuple[str,
     if len(broken) == seen:
         raise Corrupt(f"no key slot can be read: {', '.join(broken)}", hint="restore them from a copy")
     unreadable = f"; unreadable slots: {', '.join(broken)}" if broken else ""
-    raise WrongKey(f"the key opens none of the repository's {seen} key slots{unreadable}", hint="check `key:`")
+    raise WrongKey(
+        f"the key opens none of the repository's {seen} key slots{unreadable}",
+        hint=f"check `key:`; if it is right, {', '.join(closed[:4])} is damaged" if closed else "check `key:`",
+    )
 
 
 def _newest(opened: Mapping[str, Ring]) -> tuple[str, Ring]:

@@ -7,10 +7,8 @@ is asked of them is asked in SQL, over that table and the cache's.
 from __future__ import annotations
 
 import sqlite3
-import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from vbackup.api import Corrupt, Point, VBackupError
@@ -18,6 +16,7 @@ from vbackup.repository.cache import Cache
 from vbackup.repository.diskmap import Shape
 from vbackup.repository.diskwriter import base_map
 from vbackup.repository.layout import FANOUT, ID_SIZE, ZERO_ID
+from vbackup.repository.load import transaction
 
 T = TypeVar("T")
 _BATCH = 1 << 20  # ids in memory
@@ -47,12 +46,9 @@ class Needs(AbstractContextManager["Needs"]):
         self._nodes: set[bytes] = set()
         self._batch: set[bytes] = set()
         self._points: set[str] = set()
-        self._directory = tempfile.TemporaryDirectory(prefix="vbackup-prune-")
-        path = Path(self._directory.name) / "needs.sqlite"
-        self._do(lambda db: db.execute("ATTACH ? AS plan", (str(path),)))
         for statement in (
+            "ATTACH '' AS plan",  # a temporary file
             "PRAGMA plan.journal_mode=OFF",
-            "PRAGMA plan.synchronous=OFF",
             "CREATE TABLE plan.needed (id BLOB PRIMARY KEY) WITHOUT ROWID",
             "CREATE TABLE plan.alive (pack INTEGER PRIMARY KEY)",
             "CREATE TABLE plan.going (pack INTEGER PRIMARY KEY)",
@@ -63,7 +59,6 @@ class Needs(AbstractContextManager["Needs"]):
         """Drop the tables."""
         if self._cache.epoch == self._epoch:
             self._run("DETACH plan")
-        self._directory.cleanup()
 
     def add(self, points: Iterable[Point]) -> None:
         """Add what points need. Raises `Corrupt` for one whose map cannot be read: nothing may be deleted then."""
@@ -113,9 +108,15 @@ class Needs(AbstractContextManager["Needs"]):
             self._flush()
 
     def _flush(self) -> None:
-        rows = [(chunk,) for chunk in sorted(self._batch - {ZERO_ID})]
+        self._batch.discard(ZERO_ID)
+        ids = sorted(self._batch)
         self._batch.clear()
-        self._do(lambda db: db.executemany("INSERT OR IGNORE INTO plan.needed VALUES (?)", rows))
+
+        def insert(db: sqlite3.Connection) -> None:
+            with transaction(db, "DEFERRED"):  # each row would be one of its own
+                db.executemany("INSERT OR IGNORE INTO plan.needed VALUES (?)", zip(ids))
+
+        self._do(insert)
 
     # -- questions ------------------------------------------------------------------------------------------------
 
@@ -131,20 +132,37 @@ class Needs(AbstractContextManager["Needs"]):
     def use(self) -> dict[bytes, int]:
         """Return the bytes of needed blobs in each living pack; one in several counts in the oldest sound one."""
         query = (
-            "SELECT p.name, sum(x.length) FROM (SELECT min(c.pack + (q.suspect << 40)) AS pack, c.length FROM chunks c "
-            "JOIN plan.alive a ON a.pack = c.pack JOIN packs q ON q.number = c.pack "
-            "WHERE EXISTS (SELECT 1 FROM plan.needed n WHERE n.id = c.id) "
-            "GROUP BY c.id) x JOIN packs p ON p.number = x.pack & ((1 << 40) - 1) GROUP BY p.name"
+            "SELECT min(c.pack + (q.suspect << 40)) & ((1 << 40) - 1), c.length FROM plan.needed n "
+            "CROSS JOIN chunks c ON c.id = n.id JOIN plan.alive a ON a.pack = c.pack "
+            "JOIN packs q ON q.number = c.pack GROUP BY n.id"
         )
-        return self._do(lambda db: dict(db.execute(query).fetchall()))
+        return self._by_pack(query)
+
+    def held(self) -> dict[bytes, int]:
+        """Return the bytes of all blobs in each living pack, needed or not."""
+        return self._by_pack("SELECT c.pack, c.length FROM chunks c JOIN plan.alive a ON a.pack = c.pack")
+
+    def _by_pack(self, query: str) -> dict[bytes, int]:
+        """Add up rows of (pack, bytes) here: in SQL, millions of rows would be sorted by pack first."""
+
+        def add_up(db: sqlite3.Connection) -> dict[bytes, int]:
+            sums: dict[int, int] = {}
+            for pack, length in db.execute(query):
+                sums[pack] = sums.get(pack, 0) + length
+            return {
+                name: sums[number] for number, name in db.execute("SELECT number, name FROM packs") if number in sums
+            }
+
+        return self._do(add_up)
 
     def only_in(self, packs: Collection[bytes]) -> list[Place]:
         """Return a place of each needed chunk that is in ``packs`` and in no living pack beside them."""
         self._fill("going", packs)
         query = (
             "SELECT c.id, c.kind, p.name, o.data, c.start, c.length, c.size, min(p.suspect) FROM chunks c "
-            "JOIN plan.going g ON g.pack = c.pack JOIN packs p ON p.number = c.pack "
-            "JOIN origins o ON o.number = c.origin WHERE EXISTS (SELECT 1 FROM plan.needed n WHERE n.id = c.id) "
+            "JOIN packs p ON p.number = c.pack "
+            "JOIN origins o ON o.number = c.origin "
+            "WHERE c.pack IN (SELECT pack FROM plan.going) AND EXISTS (SELECT 1 FROM plan.needed n WHERE n.id = c.id) "
             "AND NOT EXISTS (SELECT 1 FROM chunks d JOIN plan.alive a ON a.pack = d.pack "
             "WHERE d.id = c.id AND d.pack NOT IN (SELECT pack FROM plan.going)) "
             "GROUP BY c.id ORDER BY c.pack, c.start"
@@ -153,9 +171,10 @@ class Needs(AbstractContextManager["Needs"]):
 
     def _fill(self, table: str, packs: Collection[bytes]) -> None:
         def fill(db: sqlite3.Connection) -> None:
-            db.execute(f"DELETE FROM plan.{table}")  # noqa: S608 - constant names
-            query = f"INSERT OR IGNORE INTO plan.{table} SELECT number FROM packs WHERE name = ?"  # noqa: S608
-            db.executemany(query, [(pack,) for pack in packs])
+            with transaction(db, "DEFERRED"):
+                db.execute(f"DELETE FROM plan.{table}")  # noqa: S608 - constant names
+                query = f"INSERT OR IGNORE INTO plan.{table} SELECT number FROM packs WHERE name = ?"  # noqa: S608
+                db.executemany(query, [(pack,) for pack in packs])
 
         self._do(fill)
 

@@ -12,7 +12,7 @@ little-endian.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from blake3 import blake3
@@ -136,8 +136,21 @@ def read_pack(transport: Transport, keys: Keys, name: bytes) -> Pack:
     Raises: `Corrupt` naming the pack; `NotFound`, `Unavailable`.
     """
     key = pack_key(name)
-    total = transport.size(key)
-    tail = transport.get(key, max(0, total - _TAIL_GUESS))
+    return _read(lambda offset, length: transport.get(key, offset, length), transport.size(key), keys, name)
+
+
+def open_pack(data: bytes, keys: Keys, name: bytes) -> Pack:
+    """Like `read_pack`, of a pack's bytes."""
+
+    def part(offset: int, length: int | None) -> bytes:
+        return data[offset:] if length is None else data[offset : offset + length]
+
+    return _read(part, len(data), keys, name)
+
+
+def _read(get: Callable[[int, int | None], bytes], total: int, keys: Keys, name: bytes) -> Pack:
+    key = pack_key(name)
+    tail = get(max(0, total - _TAIL_GUESS), None)
     try:
         length, end = _TAIL.unpack(tail[-_TAIL.size :])
     except struct.error:
@@ -145,9 +158,9 @@ def read_pack(transport: Transport, keys: Keys, name: bytes) -> Pack:
     if end != END or length + _TAIL.size > total:
         raise Corrupt(f"pack {key} is truncated or is no pack")
     if length + _TAIL.size > len(tail):
-        tail = transport.get(key, total - length - _TAIL.size)
+        tail = get(total - length - _TAIL.size, None)
     footer = memoryview(tail)[len(tail) - length - _TAIL.size : len(tail) - _TAIL.size]
-    header = _read_header(transport, key)
+    header = _read_header(get, key)
     try:
         entries = list(unpack_entries(keys.open(FOOTER, header, footer)))
         origins = decode_origins(header)
@@ -156,15 +169,15 @@ def read_pack(transport: Transport, keys: Keys, name: bytes) -> Pack:
     return Pack(name, total, origins, entries)
 
 
-def _read_header(transport: Transport, key: str) -> bytes:
-    head = transport.get(key, 0, _HEAD_GUESS)
+def _read_header(get: Callable[[int, int | None], bytes], key: str) -> bytes:
+    head = get(0, _HEAD_GUESS)
     if len(head) < _HEAD.size:
         raise Corrupt(f"pack {key} is truncated")
     magic, length = _HEAD.unpack_from(head)
     if magic != MAGIC or length > MAX_HEADER:
         raise Corrupt(f"pack {key} has a damaged header")
     if length > len(head) - _HEAD.size:
-        head = transport.get(key, 0, _HEAD.size + length)
+        head = get(0, _HEAD.size + length)
     if length > len(head) - _HEAD.size:
         raise Corrupt(f"pack {key} is truncated")
     return head[_HEAD.size : _HEAD.size + length]

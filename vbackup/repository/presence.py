@@ -1,7 +1,7 @@
 """Sessions seen from outside: each says that it lives, and one that does not any more can be ended.
 
 See PRUNE.md for what rests on it. ``sessions/SID/N`` is put at the start (N = 0), again with the condemnations that
-the session has seen, and then each beat; an old one is removed after its successor is there.
+the session has seen, and then each beat; but for the first, an old one is removed after its successor is there.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from datetime import datetime
 
 from pydantic import Field
 
-from vbackup.api import AccessDenied, Interrupted, Locked, NotFound, Transport, VBackupError, clock
+from vbackup.api import AccessDenied, Corrupt, Interrupted, Locked, NotFound, Transport, VBackupError, clock
 from vbackup.repository.documents import Document, get_document, put_document
 from vbackup.repository.layout import ENDED, SESSIONS
 from vbackup.repository.sealing import Keys
@@ -61,6 +61,7 @@ class Presence:
         self._count = 0
         self._seen: tuple[str, ...] | None = None
         self._over = threading.Event()
+        self._lingers = False
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._go_on, name="beat", daemon=True)
 
@@ -87,11 +88,20 @@ class Presence:
             hint="run it again: what it stored is found and used",
         )
 
+    def linger(self) -> None:
+        """Leave the signs of life at the end: a point whose put failed may arrive yet.
+
+        A prune finds the session silent, ends it, and so says whether that point counts.
+        """
+        self._lingers = True
+
     def end(self) -> None:
         """Stop the beats and take back all signs of life. What cannot be removed is ended by a later prune."""
         self._over.set()
         if self._thread.is_alive():
             self._thread.join()
+        if self._lingers:
+            return
         try:
             try:
                 remove_beats(self._transport, self._id)
@@ -115,7 +125,7 @@ class Presence:
             )  # fmt: skip
             put_document(self._transport, self._keys, _beat_key(self._id, self._count), beat)
             self._count += 1
-            if self._count > 1:
+            if self._count > 2:  # the first one stays: a listing that goes on meanwhile may miss both, old and new
                 with contextlib.suppress(AccessDenied, Locked):
                     self._transport.delete(_beat_key(self._id, self._count - 2))
 
@@ -186,20 +196,26 @@ def list_verdicts(transport: Transport) -> dict[str, list[str]]:
 
 def points_that_do_not_count(
     transport: Transport, keys: Keys, sessions: Mapping[str, str], known: dict[str, Honoured]
-) -> set[str]:
+) -> tuple[set[str], dict[str, str]]:
     """Return those points (``sessions`` has point ids with their sessions') that were put after their session's end.
 
-    List points before, and call this after: PRUNE.md says why. ``known`` keeps what was read for the next call.
+    The second result says why it cannot be told of some. List points before, and call this after: PRUNE.md says why.
+    ``known`` keeps what was read for the next call.
     """
     verdicts = list_verdicts(transport)
     out: set[str] = set()
+    doubtful: dict[str, str] = {}
     for point_id, session in sessions.items():
         for key in verdicts.get(session, ()):
-            if key not in known:
-                known[key] = get_document(transport, keys, key, Honoured)
+            try:
+                if key not in known:
+                    known[key] = get_document(transport, keys, key, Honoured)
+            except (Corrupt, NotFound) as error:  # a verdict stays for ever: one that is listed must be there
+                doubtful[point_id] = f"whether it counts cannot be told: {error.message}"
+                continue
             if point_id not in known[key].points:
                 out.add(point_id)
-    return out
+    return out, {point_id: reason for point_id, reason in doubtful.items() if point_id not in out}
 
 
 def blocking(beats: Iterable[tuple[int, Beat]], condemnation: str) -> bool:

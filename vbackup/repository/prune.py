@@ -7,12 +7,13 @@ free space that a prune needs, beside its index.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import threading
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+
+from blake3 import blake3
 
 from vbackup.api import Corrupt, Interrupted, Locked, NoSpace, NotFound, PruneOrder, PruneReport, clock
 from vbackup.repository.bounded import bounded
@@ -21,8 +22,8 @@ from vbackup.repository.condemned import Condemnation, packs_of
 from vbackup.repository.index import read_index, write_index
 from vbackup.repository.layout import INDEX, INDEX_ENTRIES, PACK_SIZE, PACKS, pack_key, pack_name
 from vbackup.repository.needs import Needs, Place
+from vbackup.repository.packcheck import PackCheck
 from vbackup.repository.packs import Pack
-from vbackup.repository.points import point_key
 from vbackup.repository.presence import (
     BEAT_SECONDS,
     Beat,
@@ -70,7 +71,9 @@ class Prune:
     def run(self) -> PruneReport:
         """Do what can be done now. Raises: `Corrupt` when it cannot be told what is needed: nothing is done then."""
         with self._needs() as needs:
+            self._end_silent()
             self._clear_leftovers()
+            self._clear_index(needs)
             self._carry_out(needs)
             while self._another_round(needs):
                 if self.stop.is_set():
@@ -112,16 +115,23 @@ class Prune:
         if lost:  # what cannot be read may hold it
             kept |= sizes.keys() - known.keys()
         free = {name: size for name, size in sizes.items() if name not in kept}
-        needs.set_alive(free)
-        chosen, rewrite = self._choose(free, needs.use(), {name for name in known if known[name].suspect})
+        cut = {name for name in free.keys() & known.keys() if known[name].size != free[name]}
+        needs.set_alive(free.keys() - cut)
+        if cut and needs.only_in(cut):  # what is left of them may be all that there is
+            free = {name: size for name, size in free.items() if name not in cut}
+        chosen, rewrite = self._choose(free, needs, {name for name in known if known[name].suspect})
         if not chosen:
             return False
         if self.order.dry_run:
             self.freed += sum(free[name] for name in chosen)
             self.rewritten += rewrite
             return False
-        if rewrite and (self.waiting or not self._save(needs, chosen)):
-            return False
+        try:
+            if rewrite and (self.waiting or not self._save(needs, chosen)):
+                return False
+        except Corrupt as error:
+            self._note(error.message)
+            return True  # the pack is suspect now: the next round goes around it
         self.store.condemnations.put(chosen)
         return self._carry_out(needs)
 
@@ -139,14 +149,15 @@ class Prune:
         return lost
 
     def _choose(
-        self, free: Mapping[bytes, int], use: Mapping[bytes, int], suspects: Collection[bytes]
+        self, free: Mapping[bytes, int], needs: Needs, suspects: Collection[bytes]
     ) -> tuple[set[bytes], int]:
         """Return the packs of this round, and the bytes to be written anew for them."""
+        use, held = needs.use(), needs.held()
         useless = {name for name in free if not use.get(name)}
         if useless:
             return useless, 0
         small = {name for name, size in free.items() if size < _SMALL}
-        worth = {name for name, size in free.items() if use[name] < (1 - _WASTE) * size}
+        worth = {name for name in free if use[name] < (1 - _WASTE) * held[name]}
         if len(small) >= _SMALL_PACKS:
             worth |= small
         left = ROUND if self.order.rewrite is None else min(ROUND, self.order.rewrite - self.rewritten)
@@ -169,11 +180,24 @@ class Prune:
         return True
 
     def _copy(self, places: Sequence[Place]) -> None:
-        """Copy blobs as they are into new packs."""
+        """Copy blobs as they are into new packs. Raises `Corrupt` for one that is not what was stored.
+
+        What is read wrong once must not be wrong for ever. Where this key cannot tell, the pack's name does.
+        """
+        packs = PackCheck(self.store, lambda size: None)
+        name, whole = b"", b""
         for place in places:
             blob = self.store.transport.get(pack_key(place.pack), place.offset, place.length)
-            if len(blob) != place.length:
-                raise Corrupt(f"pack {pack_key(place.pack)} is cut short", hint="run `vbackup check --repair`")
+            verdict = packs.verdict(place, blob)
+            if verdict is None and name != place.pack:
+                name, whole = place.pack, self.store.transport.get(pack_key(place.pack))
+            if verdict is None and blake3(whole).digest() == name:
+                verdict, blob = True, whole[place.offset : place.offset + place.length]
+            if not verdict:
+                self.store.cache.suspect([place.pack])
+                raise Corrupt(
+                    f"pack {pack_key(place.pack)} is not what was stored", hint="run `vbackup check --repair`"
+                )
             self.session.copy(place.origin, place.id, place.kind, blob, place.size)
             self.rewritten += place.length
         self.session.flush()
@@ -186,10 +210,10 @@ class Prune:
         if self.order.dry_run:
             return True
         for name, condemnation in self.store.condemnations.load().items():
-            if self._wait_for_sessions(name):
-                self._delete(needs, name, condemnation)
-            else:
+            if self._is_blocked(name):
                 self.waiting += self._size_of(condemnation)
+            else:
+                self._delete(needs, name, condemnation)
         return not self.waiting
 
     def _delete(self, needs: Needs, name: str, condemnation: Condemnation) -> None:
@@ -207,6 +231,10 @@ class Prune:
             self._copy(needs.only_in(going & sizes.keys()))
         except NotFound:
             return  # another prune carries this out just now
+        except Corrupt as error:  # it stays until what it holds was stored again, or is not needed any more
+            self._note(error.message)
+            self.waiting += self._size_of(condemnation)
+            return
         self._rewrite_indexes(going)
         locked = 0
         for pack in sorted(going & sizes.keys()):
@@ -221,8 +249,11 @@ class Prune:
 
     def _look(self) -> None:
         for note in self.store.look().notes:
-            if note not in self.notes:
-                self.notes.append(note)
+            self._note(note)
+
+    def _note(self, note: str) -> None:
+        if note not in self.notes:
+            self.notes.append(note)
 
     def _size_of(self, condemnation: Condemnation) -> int:
         sizes = self._sizes()
@@ -257,6 +288,22 @@ class Prune:
         for key in gone:
             transport.delete(key)
 
+    def _clear_index(self, needs: Needs) -> None:
+        """Take out of the index what is gone and what nothing needs.
+
+        Two prunes at once, each of which keeps what the other takes out, and sessions that stood still until after
+        their end, list packs again that were deleted.
+        """
+        if self.order.dry_run:
+            return
+        self._list(needs)
+        missing = set(self.store.look().missing)
+        sizes = self._sizes()
+        needs.set_alive(sizes.keys() - packs_of(self.store.condemnations.load()))
+        gone = missing - sizes.keys() - {place.pack for place in needs.only_in(missing)}
+        if gone:
+            self._rewrite_indexes(gone)
+
     def _put_index(self, packs: list[Pack]) -> None:
         if packs:
             key, sealed = write_index(self.store.keys, packs)
@@ -265,17 +312,13 @@ class Prune:
 
     # -- sessions -------------------------------------------------------------------------------------------------
 
-    def _wait_for_sessions(self, condemned: str) -> bool:
-        """Whether no session may build on the packs of a condemnation any more; ends those that seem dead."""
+    def _is_blocked(self, condemned: str) -> bool:
+        """Whether any session may still build on the packs of a condemnation."""
         beats = self._blocking(condemned)
-        silent = {session: count for session, (count, beat) in beats.items() if self._looks_silent(beat)}
-        if silent:
-            self._watch(silent)
-            beats = self._blocking(condemned)
         if beats:
             names = ", ".join(sorted({f"{beat.host} (process {beat.process})" for _, beat in beats.values()}))
             log.info("garbage waits for the writers that run on %s", names)
-        return not beats
+        return bool(beats)
 
     def _blocking(self, condemned: str) -> dict[str, tuple[int, Beat]]:
         beats = latest_beats(self.store.transport, self.store.keys)
@@ -284,6 +327,14 @@ class Prune:
 
     def _looks_silent(self, beat: Beat) -> bool:
         return self.order.end_silent or abs((clock.now() - beat.time).total_seconds()) > SILENT_SECONDS
+
+    def _end_silent(self) -> None:
+        """End all sessions that seem dead, those of prunes, too: what they stored is kept for them until then."""
+        if self.order.dry_run:
+            return
+        beats = latest_beats(self.store.transport, self.store.keys)
+        beats.pop(self.session.id, None)
+        self._watch({session: count for session, (count, beat) in beats.items() if self._looks_silent(beat)})
 
     def _watch(self, silent: Mapping[str, int]) -> None:
         """Watch sessions by our own monotonic clock, whatever others' clocks say, and end those that stay silent."""
@@ -303,9 +354,7 @@ class Prune:
         if self.order.dry_run:
             return
         transport = self.store.transport
-        for point in self.catalogue.load().late:
-            with contextlib.suppress(Locked):
-                transport.delete(point_key(point))
+        self.catalogue.give_up(self.catalogue.load().late)
         listed = list_sessions(transport).keys()
         live = latest_beats(transport, self.store.keys).keys() - list_verdicts(transport).keys()
         for session in listed - live:

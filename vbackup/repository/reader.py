@@ -33,9 +33,9 @@ class DiskReader:
         except Corrupt as error:
             raise Corrupt(f"the map of {self._where} cannot be read: {error.message}") from error
 
-    def extents(self) -> Iterator[Extent]:
-        """Yield data and zero extents."""
-        return self.map.extents()
+    def extents(self, base: DiskMap | None = None) -> Iterator[Extent]:
+        """Yield data and zero extents, and unchanged ones where ``base`` has the same."""
+        return self.map.extents(base)
 
     def read(self, ranges: Iterable[Range]) -> Iterator[Block]:
         """Read ranges in order, several ahead."""

@@ -8,20 +8,18 @@ goes to disk with every index object.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 from vbackup.api import (
-    AccessDenied,
+    AlreadyExists,
     Buffer,
     Codec,
     Corrupt,
     Interrupted,
-    Locked,
     MachineDescription,
     Point,
     PointDisk,
@@ -35,7 +33,7 @@ from vbackup.repository.index import write_index
 from vbackup.repository.layout import INDEX_ENTRIES, KEYS, REPOSITORY, pack_key
 from vbackup.repository.locks import Locks
 from vbackup.repository.packs import PackBuilder
-from vbackup.repository.points import Head, point_key, put_point, write_point
+from vbackup.repository.points import point_key, put_point, write_body, write_point
 from vbackup.repository.presence import Presence
 from vbackup.repository.sealing import ChunkKind
 from vbackup.repository.store import ChunkStore
@@ -44,6 +42,15 @@ _IN_FLIGHT = 48 << 20
 """Plain bytes that all disks of a session together have under way."""
 _UPLOADS = 2
 _LOOKUP = 4096  # chunks
+
+
+class Blob(NamedTuple):
+    """An encoded chunk: its id, the encoded `Origin` of its session, its bytes, and the size of its plain bytes."""
+
+    id: bytes
+    origin: bytes
+    data: bytes
+    size: int
 
 
 class Session:
@@ -62,7 +69,9 @@ class Session:
         self._store = store
         self._chunk_size = chunk_size
         self._locks = locks
+        self._catalogue = catalogue
         session = os.urandom(16)
+        self.id = session.hex()
         self._chain = store.chains.new(session, codecs)
         self._presence = Presence(store.transport, store.keys, session, is_prune=is_prune)
         self.budget = ByteBudget(_IN_FLIGHT)
@@ -79,6 +88,8 @@ class Session:
         self._presence.announce()
         try:
             look = store.look(adopt=not is_prune)
+            if look.doubt is not None:
+                raise look.doubt
             # Only now: a base that was there before the condemnations were listed may have been pruned since.
             self._bases = {base_map(disk.content) for point in catalogue.points() for disk in point.disks}
             self._presence.declare(look.condemned)
@@ -116,7 +127,7 @@ class Session:
         try:
             if base_map(base.content) not in self._bases:
                 return "the restore point before was deleted"
-            lost = self._unknown(self._tree(base)) if self._must_look else 0
+            lost = self._unknown(self.tree(base)) if self._must_look else 0
             if lost:
                 return f"the restore point before needs {lost} chunks of packs that are missing, damaged or pruned"
         except Corrupt as error:
@@ -134,12 +145,13 @@ class Session:
                 batch.clear()
         return lost + len(batch) - len(self._store.cache.known(list(batch), self._trust))
 
-    def _tree(self, disk: PointDisk) -> DiskMap:
+    def tree(self, disk: PointDisk) -> DiskMap:
+        """Return the map of a disk of a point that is here."""
         return DiskMap(Shape(disk.size, self._chunk_size), base_map(disk.content), self._load_node)
 
     def disk(self, size: int, base: PointDisk | None) -> RepositoryDiskWriter:
         """Begin a disk."""
-        before = None if base is None else self._tree(base)
+        before = None if base is None else self.tree(base)
         return RepositoryDiskWriter(self, Shape(size, self._chunk_size), before)
 
     def file(self, data: bytes) -> dict[str, Any]:
@@ -151,18 +163,30 @@ class Session:
 
     def commit(self, point: Point, description: MachineDescription) -> None:
         """Flush all that any point of this session may need, then write the point; it counts if we still do."""
+        self.commit_with(point, write_body(self._chain, point, description))
+
+    def commit_with(self, point: Point, body: bytes) -> None:
+        """Commit a point with a body that was made before; see `points`."""
         self.flush()
         point = point.model_copy(update={"locked_until": self._locks.extend(self._needed_keys())})
-        data = write_point(self._store.keys, self._chain, Head(point=point), description)
-        put_point(self._store.transport, point.id, data)
+        data = write_point(self._store.keys, self._chain, point, body)
+        try:
+            put_point(self._store.transport, point.id, data)
+        except AlreadyExists:  # nothing of ours will arrive
+            raise
+        except VBackupError:
+            self._presence.linger()
+            raise
         self._locks.extend([point_key(point.id)])
         try:
             self._presence.check()
         except Interrupted as error:
             self.fail(error)
-            with contextlib.suppress(AccessDenied, Locked):  # readers leave it out all the same
-                self._store.transport.delete(point_key(point.id))
+            self._catalogue.give_up([point.id])
             raise
+        self._catalogue.remember(point.id)
+        with self._lock:
+            self._bases |= {base_map(disk.content) for disk in point.disks}
 
     def _needed_keys(self) -> list[str]:
         """Objects that a point may need: what opens the repository, and all packs that may be built on."""
@@ -179,27 +203,40 @@ class Session:
     def put(self, kind: ChunkKind, ids: Sequence[bytes], chunks: Sequence[Buffer]) -> tuple[int, int]:
         """Store those chunks that are new; return bytes of blobs stored and plain bytes that were already known.
 
+        See `take`.
+        """
+        plain = dict(zip(ids, chunks, strict=True))
+        fresh: set[bytes] = set()
+
+        def encoded(new: Sequence[bytes]) -> Iterator[Blob]:
+            for chunk_id in new:
+                blob = self._chain.encode(kind, chunk_id, plain[chunk_id])
+                fresh.add(chunk_id)
+                yield Blob(chunk_id, self._chain.encoded_origin, blob, len(plain[chunk_id]))
+
+        stored = self.take(kind, plain, encoded)
+        return stored, sum(map(len, chunks)) - sum(len(plain[chunk_id]) for chunk_id in fresh)
+
+    def take(self, kind: ChunkKind, ids: Iterable[bytes], blobs: Callable[[Sequence[bytes]], Iterable[Blob]]) -> int:
+        """Store those chunks that are new, with a blob for each of these from ``blobs``; return the blobs' bytes.
+
         On return all of them are in packs, also those that somebody else was storing at the same time: when that
         fails, it is done here.
         """
-        stored = known = 0
-        left = dict(zip(ids, chunks, strict=True))
-        repeated = sum(map(len, chunks)) - sum(map(len, left.values()))
+        stored = 0
+        left = list(dict.fromkeys(ids))
         while left:
-            fresh, others = self._claim(list(left))
+            fresh, others = self._claim(left)
             try:
-                for chunk_id in [chunk_id for chunk_id in left if chunk_id in fresh]:
-                    data = left[chunk_id]
-                    blob = self._chain.encode(kind, chunk_id, data)
-                    stored += len(blob)
-                    self._add(self._chain.encoded_origin, chunk_id, kind, blob, len(data))
-                    fresh.discard(chunk_id)
-                    del left[chunk_id]
+                for blob in blobs([chunk_id for chunk_id in left if chunk_id in fresh]):
+                    self._add(blob.origin, blob.id, kind, blob.data, blob.size)
+                    fresh.discard(blob.id)
+                    stored += len(blob.data)
             finally:
                 self._unclaim(fresh)
-            known += sum(len(left.pop(chunk_id)) for chunk_id in [i for i in left if i not in others])
+            left = [chunk_id for chunk_id in left if chunk_id in others]
             self._wait_for(others)
-        return stored, known + repeated
+        return stored
 
     def put_node(self, node: bytes) -> tuple[bytes, int]:
         """Store a disk map's node; return its id and the bytes of blobs stored."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from vbackup.api import Codec, Corrupt, NotFound, Transport
@@ -13,6 +13,7 @@ from vbackup.repository.bounded import bounded
 from vbackup.repository.cache import Cache, Location, Trust
 from vbackup.repository.chunks import Chains
 from vbackup.repository.condemned import Condemnation, Condemnations, packs_of
+from vbackup.repository.damaged import list_damaged
 from vbackup.repository.index import read_index
 from vbackup.repository.layout import INDEX, PACKS, pack_key, pack_name
 from vbackup.repository.packs import Pack, read_pack
@@ -45,6 +46,8 @@ class Look(NamedTuple):
     """Index objects and packs' own lists that cannot be read, and how that was healed."""
     notes: list[str]
     """The same, and which packs are missing or in doubt."""
+    doubt: Corrupt | None = None
+    """Why nothing may be built on it: what is condemned cannot be told. That hinders nobody who only reads."""
 
 
 class ChunkStore:
@@ -58,6 +61,8 @@ class ChunkStore:
         self.condemnations = Condemnations(transport, keys)
         self.is_doubtful = False
         """Whether packs are missing or were found damaged; known after `look`."""
+        self.note_level = logging.WARNING
+        """At which level it is logged what is wrong with the store."""
         self._lock = threading.Lock()
         self._generation = 0  # goes up when the cache was brought up to the store
         self._rebuilt = False
@@ -68,12 +73,12 @@ class ChunkStore:
         with self._lock:
             look = self._look(adopt=adopt)
         for note in look.notes:
-            log.warning("%s", note)
+            log.log(self.note_level, "%s", note)
         return look
 
     def _look(self, *, adopt: bool = False) -> Look:
         while True:
-            condemned = self.condemnations.load()
+            condemned, doubt = self._condemned()
             indexes = {info.key for info in self.transport.list(INDEX)}
             damaged = self._load_index(indexes)
             look = self._match_packs(condemned, damaged, adopt=adopt)
@@ -81,26 +86,43 @@ class ChunkStore:
             whole = not look.missing and indexes <= self.cache.indexes()
             if whole or {info.key for info in self.transport.list(INDEX)} == indexes:
                 self._generation += 1
-                return look
+                if doubt is None:
+                    return look
+                told = [*look.damaged, doubt.message]
+                return look._replace(damaged=told, notes=[*look.notes, doubt.message], doubt=doubt)
+
+    def _condemned(self) -> tuple[Mapping[str, Condemnation], Corrupt | None]:
+        try:
+            return self.condemnations.load(), None
+        except Corrupt as error:
+            return {}, error
 
     def _load_index(self, listed: set[str]) -> list[str]:
         cached = self.cache.indexes()
         self.cache.forget_indexes(cached - listed)
-        notes = []
-        for key in sorted(listed - cached):
+        notes: list[str] = []
+        self.cache.add_all(self._read_indexes(sorted(listed - cached), notes))
+        return notes
+
+    def _read_indexes(self, keys: Iterable[str], notes: list[str]) -> Iterator[tuple[str, list[Pack]]]:
+        for key in keys:
             try:
-                self.cache.add(key, list(read_index(self.keys, key, bounded(self.transport, key, MAX_INDEX))))
+                packs = list(read_index(self.keys, key, bounded(self.transport, key, MAX_INDEX)))
             except Corrupt as error:
                 notes.append(f"{error.message}; its packs' own lists were read instead")
             except NotFound:
                 log.debug("index %s went away while it was read", key)
-        return notes
+            else:
+                yield key, packs
 
     def _match_packs(self, condemned: Mapping[str, Condemnation], damaged: list[str], *, adopt: bool) -> Look:
         """Compare what the cache says with what the store lists, and read the footers of packs that no index knows.
 
         What the cache says is taken first: a pack that another process stores meanwhile is then new, and not missing.
         """
+        suspected = list_damaged(self.transport)
+        if suspected:
+            self.cache.suspect(suspected)
         known, epoch, going = self.cache.packs(), self.cache.epoch, packs_of(condemned)
         sizes = {pack_name(info.key): info.size for info in self.transport.list(PACKS)}
         bad = {name for name, pack in known.items() if sizes.get(name) != pack.size}
@@ -116,7 +138,8 @@ class ChunkStore:
         self.is_doubtful = bool(missing or suspects)
         trust = Trust(epoch, known, bad | (going & known.keys()))
         adopted: list[Pack] = []
-        for name in sorted(n for n in sizes if n is not None and n not in going):
+        # Condemned packs are never adopted; but what is needed of one must be found, also when no index lists it.
+        for name in sorted(n for n in sizes if n is not None and not (adopt and n in going)):
             if name in known and (known[name].listed or not adopt):
                 continue
             try:
@@ -128,6 +151,8 @@ class ChunkStore:
                 log.debug("pack %s went away while it was read", name.hex())
                 continue
             numbers = self.cache.add(None, [pack])
+            if name in suspected:
+                self.cache.suspect([name])
             if adopt:
                 adopted.append(pack)
                 trust.add(numbers)
@@ -147,7 +172,7 @@ class ChunkStore:
         with self._lock:
             if not self._generation:
                 for note in self._look().notes:
-                    log.warning("%s", note)
+                    log.log(self.note_level, "%s", note)
             return self._generation
 
     def _refresh(self, generation: int) -> None:
@@ -208,7 +233,7 @@ class ChunkStore:
         suspects: set[bytes] = set()
         attempt = 0
         while left := {i: p[attempt] for i, p in places.items() if i not in plain and attempt < len(p)}:
-            for group in _groups(left):
+            for group in grouped(left):
                 self._read_group(kind, group, left, plain, failures)
             suspects |= {left[i].pack for i in left if i not in plain}
             attempt += 1
@@ -240,8 +265,7 @@ class ChunkStore:
         key = pack_key(name)
         try:
             stored = read_pack(self.transport, self.keys, name)
-            listed = {(entry.id, entry.offset, entry.length) for entry in stored.entries}
-            if self.cache.entries(name) <= listed:
+            if self.cache.agrees(stored):
                 return None
             error = Corrupt(f"pack {key} does not hold what the index says")
         except Corrupt as damage:
@@ -252,7 +276,7 @@ class ChunkStore:
         return error
 
 
-def _groups(places: Mapping[bytes, Location]) -> list[list[bytes]]:
+def grouped(places: Mapping[bytes, Location]) -> list[list[bytes]]:
     """Group chunks that one request can fetch: same pack, near together, ascending."""
     groups: list[list[bytes]] = []
     previous: Location | None = None

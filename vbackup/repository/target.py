@@ -6,7 +6,8 @@ import contextlib
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import ClassVar
@@ -14,21 +15,28 @@ from typing import ClassVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from vbackup.api import (
+    AccessDenied,
     AlreadyExists,
     Block,
+    CheckOrder,
+    CheckReport,
     Codec,
     ConfigError,
     Corrupt,
     Damage,
+    DiskProgress,
     Extent,
     Locked,
     MachineDescription,
     NotFound,
     Options,
+    PluginError,
     Point,
     PruneOrder,
     PruneReport,
     Range,
+    TakenOver,
+    Target,
     TargetContext,
     Unsupported,
     VBackupError,
@@ -36,17 +44,20 @@ from vbackup.api import (
     clock,
 )
 from vbackup.repository import keys as slots
-from vbackup.repository.anchor import Anchor
+from vbackup.repository.anchor import Anchor, Deleted
 from vbackup.repository.bounded import bounded
 from vbackup.repository.cache import Cache
 from vbackup.repository.catalogue import Catalogue
-from vbackup.repository.documents import Document, get_document, put_document
+from vbackup.repository.check import Check
+from vbackup.repository.documents import get_document, put_document
+from vbackup.repository.exchange import Exchange
 from vbackup.repository.keyring import KeySlots, need_read
 from vbackup.repository.layout import (
     DEFAULT_CHUNK_SIZE,
     DELETIONS,
     FORMAT,
     INDEX,
+    KEYS,
     PACKS,
     POINTS,
     PROTECTED,
@@ -56,9 +67,11 @@ from vbackup.repository.locks import Locks
 from vbackup.repository.points import point_key
 from vbackup.repository.prune import Prune
 from vbackup.repository.reader import DiskReader, read_file
+from vbackup.repository.records import Deletion, Protection
 from vbackup.repository.sealing import Keys, Ring
 from vbackup.repository.session import Session
 from vbackup.repository.store import ChunkStore
+from vbackup.repository.survey import Place
 from vbackup.repository.verify import Verifier
 
 log = logging.getLogger(__name__)
@@ -108,18 +121,6 @@ class RepositoryObject(BaseModel):
         return keys.mac(fields.encode())
 
 
-class Protection(Document):
-    """Why a point is kept whatever the rules say."""
-
-    reason: str = Field(max_length=1024)
-
-
-class Deletion(Document):
-    """Points that were deleted on purpose."""
-
-    points: tuple[str, ...]
-
-
 class _Open:
     """An open repository: its object checked, its key unlocked."""
 
@@ -133,15 +134,23 @@ class _Open:
         self.keys = keys
         anchor = Anchor(context.state_dir / "seen", repository, keys.family, self._deleted)
         anchor.check()
+        self.anchor = anchor
         self.cache = _open_cache(context, description.id)
         self.locks = Locks(context.transport, self.cache, lock_days)
         self.store = ChunkStore(context.transport, keys, context.codec, self.cache)
         self.catalogue = Catalogue(context.transport, keys, self.cache, self.store.chains, anchor)
 
-    def _deleted(self) -> set[str]:
-        transport = self.store.transport
-        records = [get_document(transport, self.keys, info.key, Deletion) for info in transport.list(DELETIONS)]
-        return {point for record in records for point in record.points}
+    def _deleted(self) -> Deleted:
+        deleted = Deleted(set(), [])
+        for info in self.store.transport.list(DELETIONS):
+            try:
+                record = get_document(self.store.transport, self.keys, info.key, Deletion)
+                deleted.points.update(record.points)
+            except Corrupt:
+                deleted.damaged.append(info.key)
+            except NotFound:
+                continue  # a repair has removed it
+        return deleted
 
     def session(self, codecs: Sequence[Codec], *, is_prune: bool = False) -> Session:
         """Begin to write."""
@@ -171,6 +180,23 @@ class Repository:
 
     def init(self) -> None:
         """Make a new repository. Raises `AlreadyExists`."""
+        self._init(Ring.new())
+
+    def init_with_keys_of(self, other: Target) -> None:
+        """Make a new repository of the family of another one; see `Exchanger`."""
+        if not isinstance(other, Repository):
+            raise Unsupported(f"target {self._context.alias} can share keys with another repository only")
+        opened = other._open()  # noqa: SLF001 - of this class
+        need_read(opened.keys, "share its keys")
+        if opened.chunk_size != self._options.chunk_size:
+            raise ConfigError(
+                f"target {self._context.alias} has another chunk_size ({self._options.chunk_size}) than the one whose "
+                f"keys it is to share ({opened.chunk_size})",
+                hint="set the same chunk_size",
+            )
+        self._init(opened.keys.ring)
+
+    def _init(self, ring: Ring) -> None:
         transport = self._context.transport
         transport.create()
         with contextlib.suppress(NotFound):
@@ -184,20 +210,38 @@ class Repository:
         self._check_locks()
         secret = self._context.secret()
         recipients = [_public_key(path) for path in self._options.recipients]
-        repository, ring = os.urandom(16), Ring.new()
+        repository = os.urandom(16)
         keys = Keys(ring, repository)
         plain = RepositoryObject(
             format=FORMAT, id=repository.hex(), chunk_size=self._options.chunk_size, created=clock.now().isoformat()
         )
         signed = plain.model_copy(update={"mac": plain.sign(keys)})
         # Slots first: a repository that exists can be opened. Slots of a dead init open nothing and do no harm.
-        for path, public in zip(self._options.recipients, recipients, strict=True):
+        made = [
             slots.put_slot(transport, slots.wrap_to(ring, public, repository, path.name))
+            for path, public in zip(self._options.recipients, recipients, strict=True)
+        ]
         own = ring.for_writing() if recipients else ring
-        slots.put_slot(transport, slots.wrap(own, secret, repository, "init"))
+        made.append(slots.put_slot(transport, slots.wrap(own, secret, repository, "init")))
+        if not transport.can_put_if_absent:
+            self._need_no_rival(made)
         transport.put(REPOSITORY, signed.model_dump_json().encode(), if_absent=transport.can_put_if_absent)
         if self._read_description() != signed:
             raise AlreadyExists(f"target {self._context.alias} was initialised by somebody else at the same time")
+
+    def _need_no_rival(self, made: Collection[str]) -> None:
+        """Of two that init at once at least one sees the other's slots here, and replaces nothing."""
+        transport = self._context.transport
+        rivals = sorted({info.key for info in transport.list(KEYS)} - set(made))
+        if not rivals:
+            return
+        for key in made:
+            with contextlib.suppress(AccessDenied, Locked):
+                transport.delete(key)
+        raise AlreadyExists(
+            f"target {self._context.alias} is being initialised by somebody else, or was by somebody who died",
+            hint=f"if nobody does, remove {', '.join(rivals[:4])} from the store, and run it again",
+        )
 
     def _check_locks(self) -> None:
         if self._options.lock_days is not None and not self._context.transport.can_lock:
@@ -279,9 +323,11 @@ class Repository:
         """Return the machine as it was."""
         return self._open().catalogue.description(point)
 
-    def extents(self, point: Point, disk: str) -> Iterator[Extent]:
+    def extents(self, point: Point, disk: str, since: Point | None = None) -> Iterator[Extent]:
         """What a disk of a point holds."""
-        return self._reader(point, disk).extents()
+        has_base = since is not None and any(each.key == disk for each in since.disks)
+        base = self._reader(since, disk).map if since is not None and has_base else None
+        return self._reader(point, disk).extents(base)
 
     def read(self, point: Point, disk: str, ranges: Iterable[Range]) -> Iterator[Block]:
         """Read ranges of a disk of a point."""
@@ -293,6 +339,25 @@ class Repository:
             if disk.key == key:
                 return DiskReader(opened.store, opened.chunk_size, point, disk)
         raise NotFound(f"restore point {point.machine}@{point.id[:8]} has no disk {key}")
+
+    def exchanges_with(self, source: Target) -> bool:
+        """Whether chunks mean the same there: of one family, and neither has a key pair that the other has not."""
+        if not isinstance(source, Repository):
+            return False
+        here, there = (
+            (each.keys.family, each.keys.ring.generation, each.keys.ring.public, each.chunk_size)
+            for each in (self._open(), source._open())  # noqa: SLF001 - of this class
+        )
+        return here == there
+
+    def take_over(
+        self, writer: Writer, source: Target, point: Point, base: Point | None, report: Callable[[DiskProgress], None]
+    ) -> TakenOver:
+        """Take over a point of another repository of the family; see `Exchanger`."""
+        if not isinstance(writer, Session) or not isinstance(source, Repository):
+            raise PluginError(f"target {self._context.alias} was asked to take over a point that it cannot")
+        opened = source._open()  # noqa: SLF001 - of this class
+        return Exchange(opened.store, writer, opened.chunk_size, point, report).take(base)
 
     def file(self, point: Point, name: str) -> bytes:
         """Read a small file of a point."""
@@ -315,20 +380,45 @@ class Repository:
                 damage.append(Damage(point.id, point.machine, "", 0, 0, error.message))
         return damage + Verifier(opened.store, opened.chunk_size, progress).check(whole)
 
+    def check(self, order: CheckOrder, progress: Callable[[int], None]) -> CheckReport:
+        """Check what is stored, from the store alone, and repair it; see `vbackup.repository.survey` and `repair`."""
+        opened, context = self._open(), self._context
+        doubtful = {name for name, pack in opened.cache.packs().items() if pack.suspect}
+        readings = context.state_dir / f"readings-{self.id}.sqlite"
+        place = Place(
+            context.transport, opened.keys, context.codec, context.codecs, opened.chunk_size, opened.anchor,
+            opened.locks, readings, doubtful,
+        )  # fmt: skip
+        check = Check(place, order, progress, self._stop)
+        report = check.run()
+        opened.cache.suspect(check.broken)
+        if self._is_described_as_before():
+            return report
+        return replace(report, wrong=(f"object {REPOSITORY} is not what it was when it was opened", *report.wrong))
+
+    def _is_described_as_before(self) -> bool:
+        try:
+            return self._read_description() == self._describe()
+        except (Corrupt, NotFound, Unsupported):
+            return False
+
     def delete(self, points: Sequence[Point]) -> None:
         """Delete points' objects, on record; their chunks become garbage."""
+        self.forget([point.id for point in points])
+
+    def forget(self, ids: Sequence[str]) -> None:
+        """Delete points' objects by their ids, on record, whatever is or was in them."""
         opened, transport = self._open(), self._context.transport
-        if points:
-            record = Deletion(points=tuple(point.id for point in points))
-            put_document(transport, opened.keys, f"{DELETIONS}/{os.urandom(16).hex()}", record)
+        if ids:
+            put_document(transport, opened.keys, f"{DELETIONS}/{os.urandom(16).hex()}", Deletion(points=tuple(ids)))
         locked: list[Locked] = []
-        for point in points:
+        for point in ids:
             try:
-                transport.delete(point_key(point.id))
+                transport.delete(point_key(point))
             except Locked as error:
                 locked.append(error)
                 continue
-            transport.delete(f"{PROTECTED}/{point.id}")
+            transport.delete(f"{PROTECTED}/{point}")
         if locked:
             raise locked[0]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -75,8 +75,26 @@ def points(root: Path) -> tuple[list[Point], list[Damage]]:
         except NotFound:
             continue  # deleted meanwhile
         except Corrupt as error:
-            damaged.append(Damage(directory.name[-8:], directory.parent.name, "", 0, 0, error.message))
+            damaged.append(Damage(_short_id(directory), directory.parent.name, "", 0, 0, error.message))
     return sorted(found, key=lambda point: (point.time, point.id)), damaged
+
+
+def unreadable(root: Path, ids: Collection[str]) -> list[Path]:
+    """Return the directories of those points that cannot be read and are named by ``ids``, as `points` names them."""
+    found: list[Path] = []
+    for directory in point_directories(root):
+        try:
+            _point(root, directory)
+        except NotFound:
+            continue
+        except Corrupt:
+            if _short_id(directory) in ids:
+                found.append(directory)
+    return found
+
+
+def _short_id(directory: Path) -> str:
+    return directory.name[-8:]
 
 
 def _point(root: Path, directory: Path) -> Point:

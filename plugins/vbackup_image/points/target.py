@@ -14,6 +14,8 @@ from vbackup.api import (
     AccessDenied,
     Block,
     Busy,
+    CheckOrder,
+    CheckReport,
     Corrupt,
     Damage,
     Extent,
@@ -31,6 +33,7 @@ from vbackup.api import (
 )
 from vbackup_image import journal
 from vbackup_image.points import place
+from vbackup_image.points.checking import Counted, Readings, structure
 from vbackup_image.points.deleting import delete_directories
 from vbackup_image.points.layout import (
     DAMAGED,
@@ -118,8 +121,8 @@ class ImageTarget:
         except ValidationError as error:
             raise Corrupt(f"{directory / MACHINE} is damaged") from error
 
-    def extents(self, point: Point, disk: str) -> Iterator[Extent]:
-        """See `Target.extents`."""
+    def extents(self, point: Point, disk: str, since: Point | None = None) -> Iterator[Extent]:  # noqa: ARG002
+        """See `Target.extents`; what is unchanged is not known without comparing."""
         with self._opened(point, disk) as opened:
             yield from opened.sums.extents()
 
@@ -150,10 +153,39 @@ class ImageTarget:
                     self._note(point, found)
         return damage
 
+    def check(self, order: CheckOrder, progress: Callable[[int], None]) -> CheckReport:
+        """See `Target.check`; a check that was interrupted begins with what it has not read.
+
+        Nothing is repaired: images are whole files, to be deleted and copied anew.
+        """
+        root = self._root()
+        points, damage = place.points(root)
+        read = Counted(progress)
+        with self._sockets() as sockets:
+            for point in points:
+                with suppress(NotFound):  # deleted meanwhile
+                    damage += structure(self._host, sockets, root, point)
+        sound = [point for point in points if point.id not in {each.point for each in damage}]
+        readings = Readings(self._context.state_dir)
+        for point in readings.due(sound, order) if order.read_data else ():
+            found = self.verify([point], read)
+            damage += found
+            if not found:
+                readings.note(point)
+        notes = ("images are not repaired: delete the point and copy it again",) if order.repair and damage else ()
+        return CheckReport(
+            damage=tuple(damage), notes=notes, objects=len(points) + 1, stored=used(root), read=read.total
+        )
+
     def delete(self, points: Sequence[Point]) -> None:
         """See `Target.delete`; the space is given back at once. Raises: `Busy`."""
         root = self._root()
         delete_directories(self._host, root, [point_directory(root, point) for point in points])
+
+    def forget(self, ids: Sequence[str]) -> None:
+        """See `Target.forget`. Raises: `Busy`."""
+        root = self._root()
+        delete_directories(self._host, root, place.unreadable(root, ids))
 
     def protected(self) -> Mapping[str, str]:
         """See `Target.protected`."""
