@@ -13,7 +13,7 @@ from tests.chaos.content import VERSION, Content
 from tests.chaos.journal import Journal, Journals
 from tests.chaos.setting import Chances, Place
 from tests.support import restored
-from vbackup.api import Corrupt, Interrupted, NotFound, Point, PruneOrder, Quiesce, Unavailable, Writer
+from vbackup.api import CheckOrder, Corrupt, Interrupted, NotFound, Point, PruneOrder, Quiesce, Unavailable, Writer
 from vbackup.engine.backup import BackUp
 from vbackup.repository.target import Repository
 from vbackup.testing.hypervisors import FakeHypervisor
@@ -115,8 +115,15 @@ class Worker:
                 raise BrokenPromiseError(f"prune says: {note}")
 
     def check(self, repository: Repository) -> None:
-        """Everything that is listed is whole."""
-        damage = repository.damaged_points() + repository.verify(repository.points(), lambda done: None)
+        """Everything that is listed is whole, and so is the store."""
+        if self.rng.random() < 0.5:
+            damage = [*repository.damaged_points(), *repository.verify(repository.points(), lambda done: None)]
+        else:
+            order = CheckOrder(read_data=self.rng.random() < 0.5, repair=self.rng.random() < 0.3)
+            report = repository.check(order, lambda done: None)
+            damage = [*report.damage]
+            if report.wrong or report.repaired:
+                raise BrokenPromiseError(f"check says: {report}")
         for each in damage:
             if not each.point or not self._is_gone(repository, each.point):
                 raise BrokenPromiseError(f"verify says: {each}")

@@ -10,7 +10,7 @@ from tests.chaos.content import BLOCK, Content
 from tests.chaos.journal import Journals
 from tests.chaos.roles import BrokenPromiseError, compare
 from tests.chaos.setting import CALM, Place
-from vbackup.api import Point, PruneOrder
+from vbackup.api import CheckOrder, Point, PruneOrder
 from vbackup.repository import prune
 from vbackup.repository.diskmap import Shape
 from vbackup.repository.index import read_index
@@ -70,6 +70,9 @@ class Verdict:
             raise BrokenPromiseError(f"{len(damage)} places are damaged: {damage[:3]}")
         for point in points:
             compare(self._content, repository, point)
+        report = repository.check(CheckOrder(read_data=True), lambda done: None)
+        if report.wrong or report.damage:
+            raise BrokenPromiseError(f"check says: {report}")
         return {point.id for point in points}
 
     def _nothing_is_unneeded(self, repository: Repository) -> None:

@@ -15,7 +15,8 @@ from vbackup.cli.state import State, json_option
 if TYPE_CHECKING:
     from vbackup.api import JobFinished, JobProgress
     from vbackup.cli.progress import Bars, Lines
-    from vbackup.jobs.copy import CopyReport, PointCopy
+    from vbackup.jobs.copy import CopyReport
+    from vbackup.jobs.copying import PointCopy
 
 
 @click.command("copy")

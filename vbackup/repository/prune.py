@@ -93,7 +93,12 @@ class Prune:
                 f"({first.point[:8]}: {first.reason})",
                 hint="nothing was deleted; bring them back from a copy, or give them up with `vbackup delete`",
             )
-        needs.add(head.point for point, head in listing.heads.items() if point not in self.order.without)
+        try:
+            needs.add(head.point for point, head in listing.heads.items() if point not in self.order.without)
+        except Corrupt:
+            if listing.heads.keys() <= self.catalogue.sessions().keys():
+                raise
+            self._list(needs)  # some point was deleted since it was listed, and another prune took what it needed
 
     def _sizes(self) -> dict[bytes, int]:
         listed = ((pack_name(info.key), info.size) for info in self.store.transport.list(PACKS))
@@ -176,6 +181,8 @@ class Prune:
             self._copy(needs.only_in(packs))
         except NoSpace as error:
             self.notes.append(f"there is no room to write packs anew: {error.message}")
+            return False
+        except NotFound:  # another prune deletes them just now
             return False
         return True
 

@@ -261,7 +261,7 @@ class ChunkStore:
                 failures[chunk] = Corrupt(f"{where}: {error.message}")
 
     def check_pack(self, name: bytes) -> Corrupt | None:
-        """Check a pack's header and footer, and the cache against them; return what is wrong."""
+        """Check a pack's header and footer, and the cache against them; return what is wrong, `PackGone` included."""
         key = pack_key(name)
         try:
             stored = read_pack(self.transport, self.keys, name)
@@ -271,7 +271,7 @@ class ChunkStore:
         except Corrupt as damage:
             error = damage
         except NotFound:
-            error = Corrupt(f"pack {key} is missing")
+            return PackGone(f"pack {key} is missing")  # or pruned
         self.cache.suspect([name])
         return error
 

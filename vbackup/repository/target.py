@@ -378,7 +378,9 @@ class Repository:
                 continue  # deleted meanwhile
             except Corrupt as error:
                 damage.append(Damage(point.id, point.machine, "", 0, 0, error.message))
-        return damage + Verifier(opened.store, opened.chunk_size, progress).check(whole)
+        damage += Verifier(opened.store, opened.chunk_size, progress).check(whole)
+        there = opened.catalogue.sessions().keys() if damage else set()
+        return [each for each in damage if not each.point or each.point in there]  # others were deleted meanwhile
 
     def check(self, order: CheckOrder, progress: Callable[[int], None]) -> CheckReport:
         """Check what is stored, from the store alone, and repair it; see `vbackup.repository.survey` and `repair`."""

@@ -14,10 +14,11 @@ from vbackup.repository.diskwriter import base_map
 from vbackup.repository.layout import FANOUT, ID_SIZE, ZERO_ID
 from vbackup.repository.reader import damage, read_file
 from vbackup.repository.sealing import ChunkKind
-from vbackup.repository.store import ChunkStore
+from vbackup.repository.store import ChunkStore, PackGone
 
 _STEP = 4 << 20  # bytes per task
 _AHEAD = 8  # tasks
+_ATTEMPTS = 8
 
 
 class _Checked(NamedTuple):
@@ -41,7 +42,7 @@ class Verifier:
         with ThreadPoolExecutor(len(os.sched_getaffinity(0)) + 1, "verify") as pool:
             for point in points:
                 for disk in point.disks:
-                    self._disk(pool, point, disk)
+                    self._disk(pool, point, disk, _ATTEMPTS)
                 for name in point.files:
                     self._file(point, name)
         return self.damage
@@ -52,7 +53,8 @@ class Verifier:
         except Corrupt as error:
             self.damage.append(damage(point, name, 0, 0, error))
 
-    def _disk(self, pool: ThreadPoolExecutor, point: Point, disk: PointDisk) -> None:
+    def _disk(self, pool: ThreadPoolExecutor, point: Point, disk: PointDisk, attempts: int) -> None:
+        """Check a disk; once more when packs went that it was read from, for a prune has written them anew."""
         before = len(self.damage)
         visited: list[bytes] = []
         packs: set[bytes] = set()
@@ -70,9 +72,12 @@ class Verifier:
             packs |= self._packs_of(visited)
         except Corrupt as error:
             self.damage.append(damage(point, disk.key, 0, disk.size, error))
-        for wrong in pool.map(self._store.check_pack, packs - self._packs):
-            if wrong is not None:
-                self.damage.append(damage(point, disk.key, 0, 0, wrong))
+        wrong = [each for each in pool.map(self._store.check_pack, packs - self._packs) if each is not None]
+        if attempts > 1 and any(isinstance(each, PackGone) for each in wrong):
+            del self.damage[before:]
+            self._disk(pool, point, disk, attempts - 1)
+            return
+        self.damage += [damage(point, disk.key, 0, 0, each) for each in wrong]
         self._packs |= packs
         if len(self.damage) == before:
             self._good.update(visited)
