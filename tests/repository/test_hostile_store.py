@@ -17,8 +17,17 @@ from tests.repository.history import CHUNK, objects, store_of, target
 from tests.repository.liars import AppendOnly, History, Liar, Stale, WrongSizes
 from tests.support import back_up, guest, noise, restored
 from vbackup.api import (
-    AccessDenied, AlreadyExists, CheckOrder, Corrupt, NotFound, ObjectInfo, PruneOrder, Unavailable, Unsupported,
-    VBackupError, clock,
+    AccessDenied,
+    AlreadyExists,
+    CheckOrder,
+    Corrupt,
+    NotFound,
+    ObjectInfo,
+    PruneOrder,
+    Unavailable,
+    Unsupported,
+    VBackupError,
+    clock,
 )  # fmt: skip
 from vbackup.repository import presence, prune
 from vbackup.repository.points import write_body, write_point
@@ -156,8 +165,10 @@ def test_wrong_sizes_in_listings_take_nothing_away(site, kind, size):
 
 def test_names_that_are_none_are_left_alone(site):
     """Nothing is read, deleted or restored by a name that a store makes up."""
-    hostile = ["points/../../etc", "points/" + "A" * 32, "packs/zz/zz", "index/..", "condemned/x", "sessions/x/y",
-               "ended/../0", "deletions/%00", "protected/../../x", "damaged/x", "keys/..", "points/\0", "packs/" + "a" * 64]  # fmt: skip
+    hostile = [
+        "points/../../etc", "points/" + "A" * 32, "points/\0", "packs/zz/zz", "packs/" + "a" * 64, "index/..",
+        "keys/..", "condemned/x", "sessions/x/y", "ended/../0", "deletions/%00", "protected/../../x", "damaged/x",
+    ]  # fmt: skip
 
     class Store(FaultyTransport):
         def list(self, prefix=""):

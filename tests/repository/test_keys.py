@@ -497,7 +497,7 @@ def test_a_writer_that_was_open_during_a_rotation_does_no_harm(written):
         assert restored(written.open(secret, host="safe"), point) == {"vda": bytes(written.machine.disks["vda"].data)}
 
 
-@pytest.mark.parametrize("secret", [SECRET, PRIVATE, b"correct horse"])
+@pytest.mark.parametrize("secret", [SECRET, PRIVATE, b"correct horse"], ids=["key-file", "private-key", "passphrase"])
 def test_a_rotation_keeps_the_key_in_use_whatever_it_is(written, secret):
     if secret == b"correct horse":
         written.ring().add_secret(secret, "words", read=True)

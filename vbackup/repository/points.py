@@ -94,15 +94,15 @@ def _document(model: BaseModel, point: Point) -> bytes:
     return document
 
 
-def put_point(transport: Transport, point_id: str, data: bytes) -> None:
-    """Store a point; from here on it exists. Raises `AlreadyExists`."""
+def put_point(transport: Transport, point_id: str, data: bytes, *, if_absent: bool) -> None:
+    """Store a point; from here on it exists. ``if_absent``: the store can tell. Raises `AlreadyExists`."""
     key = point_key(point_id)
     try:
-        if not transport.can_put_if_absent:
+        if not if_absent:
             with contextlib.suppress(NotFound):
                 transport.size(key)
                 raise AlreadyExists(key)  # noqa: TRY301 - as the store would
-        transport.put(key, data, if_absent=transport.can_put_if_absent)
+        transport.put(key, data, if_absent=if_absent)
     except AlreadyExists as error:
         raise AlreadyExists(
             f"restore point {point_id} is there already",

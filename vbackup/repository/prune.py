@@ -67,6 +67,8 @@ class Prune:
     freed: int = 0
     rewritten: int = 0
     waiting: int = 0
+    locked: int = 0
+    """Of what waits, what the store keeps from being deleted."""
 
     def run(self) -> PruneReport:
         """Do what can be done now. Raises: `Corrupt` when it cannot be told what is needed: nothing is done then."""
@@ -115,8 +117,7 @@ class Prune:
         self._look()
         lost = needs.lost() and self._believe_the_store(needs)
         known = self.store.cache.packs()
-        kept = condemned | self._locked(sizes)
-        kept |= {name for name in known if known[name].writer.hex() in live}
+        kept = condemned | {name for name in known if known[name].writer.hex() in live}
         if lost:  # what cannot be read may hold it
             kept |= sizes.keys() - known.keys()
         free = {name: size for name, size in sizes.items() if name not in kept}
@@ -124,7 +125,8 @@ class Prune:
         needs.set_alive(free.keys() - cut)
         if cut and needs.only_in(cut):  # what is left of them may be all that there is
             free = {name: size for name, size in free.items() if name not in cut}
-        chosen, rewrite = self._choose(free, needs, {name for name in known if known[name].suspect})
+        avoided = {name for name in known if known[name].suspect} | self._locked(free)
+        chosen, rewrite = self._choose(free, needs, avoided)
         if not chosen:
             return False
         if self.order.dry_run:
@@ -132,7 +134,7 @@ class Prune:
             self.rewritten += rewrite
             return False
         try:
-            if rewrite and (self.waiting or not self._save(needs, chosen)):
+            if rewrite and (self.waiting > self.locked or not self._save(needs, chosen)):
                 return False
         except Corrupt as error:
             self._note(error.message)
@@ -141,7 +143,11 @@ class Prune:
         return self._carry_out(needs)
 
     def _locked(self, packs: Collection[bytes]) -> set[bytes]:
-        """Return the packs that the store would not delete yet, as far as this host has locked them."""
+        """Return the packs that the store would not delete yet, as far as this host has locked them.
+
+        To write them anew would give back no space. Those that nothing needs are condemned all the same: writers
+        extend the locks of all packs that are not.
+        """
         now, locks = clock.now().timestamp(), self.store.cache.locks()
         return {name for name in packs if locks.get(pack_key(name), 0) > now}
 
@@ -153,9 +159,7 @@ class Prune:
             self.notes.append(f"{lost} chunks that restore points need are in no pack: run `vbackup check`")
         return lost
 
-    def _choose(
-        self, free: Mapping[bytes, int], needs: Needs, suspects: Collection[bytes]
-    ) -> tuple[set[bytes], int]:
+    def _choose(self, free: Mapping[bytes, int], needs: Needs, avoided: Collection[bytes]) -> tuple[set[bytes], int]:
         """Return the packs of this round, and the bytes to be written anew for them."""
         use, held = needs.use(), needs.held()
         useless = {name for name in free if not use.get(name)}
@@ -168,7 +172,7 @@ class Prune:
         left = ROUND if self.order.rewrite is None else min(ROUND, self.order.rewrite - self.rewritten)
         chosen: set[bytes] = set()
         total = 0
-        for name in sorted(worth - set(suspects), key=lambda name: use[name] / free[name]):
+        for name in sorted(worth - set(avoided), key=lambda name: use[name] / free[name]):
             if total + use[name] > left:
                 break
             chosen.add(name)
@@ -177,9 +181,11 @@ class Prune:
 
     def _save(self, needs: Needs, packs: Collection[bytes]) -> bool:
         """Copy what is needed of packs, and is nowhere else; False when there is no room for it."""
+        before = self.rewritten
         try:
             self._copy(needs.only_in(packs))
         except NoSpace as error:
+            self.rewritten = before
             self.notes.append(f"there is no room to write packs anew: {error.message}")
             return False
         except NotFound:  # another prune deletes them just now
@@ -191,7 +197,7 @@ class Prune:
 
         What is read wrong once must not be wrong for ever. Where this key cannot tell, the pack's name does.
         """
-        packs = PackCheck(self.store, lambda size: None)
+        packs = PackCheck(self.store, lambda _: None)
         name, whole = b"", b""
         for place in places:
             blob = self.store.transport.get(pack_key(place.pack), place.offset, place.length)
@@ -213,7 +219,7 @@ class Prune:
 
     def _carry_out(self, needs: Needs) -> bool:
         """Delete all packs that are condemned, by whomever, as far as nobody may build on them; say if all are gone."""
-        self.waiting = 0
+        self.waiting = self.locked = 0
         if self.order.dry_run:
             return True
         for name, condemnation in self.store.condemnations.load().items():
@@ -251,6 +257,7 @@ class Prune:
             except Locked:
                 locked += sizes[pack]
         self.waiting += locked
+        self.locked += locked
         if not locked:
             self.store.condemnations.remove(name)
 

@@ -88,8 +88,7 @@ class Session:
         self._presence.announce()
         try:
             look = store.look(adopt=not is_prune)
-            if look.doubt is not None:
-                raise look.doubt
+            look.need_certainty()
             # Only now: a base that was there before the condemnations were listed may have been pruned since.
             self._bases = {base_map(disk.content) for point in catalogue.points() for disk in point.disks}
             self._presence.declare(look.condemned)
@@ -171,7 +170,7 @@ class Session:
         point = point.model_copy(update={"locked_until": self._locks.extend(self._needed_keys())})
         data = write_point(self._store.keys, self._chain, point, body)
         try:
-            put_point(self._store.transport, point.id, data)
+            put_point(self._store.transport, point.id, data, if_absent=self._store.puts_if_absent)
         except AlreadyExists:  # nothing of ours will arrive
             raise
         except VBackupError:

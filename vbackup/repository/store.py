@@ -49,12 +49,27 @@ class Look(NamedTuple):
     doubt: Corrupt | None = None
     """Why nothing may be built on it: what is condemned cannot be told. That hinders nobody who only reads."""
 
+    def need_certainty(self) -> None:
+        """Raise `Corrupt` if nothing may be built on what was seen."""
+        if self.doubt is not None:
+            raise self.doubt
+
 
 class ChunkStore:
     """Reads of one open repository. Thread-safe."""
 
-    def __init__(self, transport: Transport, keys: Keys, codec: Callable[[str], Codec], cache: Cache) -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        keys: Keys,
+        codec: Callable[[str], Codec],
+        cache: Cache,
+        *,
+        conditional: bool = False,
+    ) -> None:
         self.transport = transport
+        self.puts_if_absent = conditional
+        """Whether the store refuses a second put of one key, as it showed at init."""
         self.keys = keys
         self.cache = cache
         self.chains = Chains(keys, codec)

@@ -6,17 +6,14 @@ import contextlib
 import logging
 import os
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from hashlib import sha256
-from pathlib import Path
 from typing import ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel
 
 from vbackup.api import (
-    AccessDenied,
-    AlreadyExists,
     Block,
     CheckOrder,
     CheckReport,
@@ -29,7 +26,6 @@ from vbackup.api import (
     Locked,
     MachineDescription,
     NotFound,
-    Options,
     PluginError,
     Point,
     PruneOrder,
@@ -41,25 +37,18 @@ from vbackup.api import (
     Unsupported,
     VBackupError,
     Writer,
-    clock,
 )
 from vbackup.repository import keys as slots
 from vbackup.repository.anchor import Anchor, Deleted
-from vbackup.repository.bounded import bounded
 from vbackup.repository.cache import Cache
 from vbackup.repository.catalogue import Catalogue
 from vbackup.repository.check import Check
 from vbackup.repository.documents import get_document, put_document
 from vbackup.repository.exchange import Exchange
+from vbackup.repository.founding import RepositoryObject, RepositoryOptions, describe, found
 from vbackup.repository.keyring import KeySlots, need_read
 from vbackup.repository.layout import (
-    DEFAULT_CHUNK_SIZE,
     DELETIONS,
-    FORMAT,
-    INDEX,
-    KEYS,
-    PACKS,
-    POINTS,
     PROTECTED,
     REPOSITORY,
 )
@@ -75,50 +64,6 @@ from vbackup.repository.survey import Place
 from vbackup.repository.verify import Verifier
 
 log = logging.getLogger(__name__)
-
-_MIN_CHUNK, _MAX_CHUNK = 16 << 10, 4 << 20
-
-
-def _power_of_two(value: int) -> int:
-    if value & (value - 1):
-        raise ValueError("must be a power of two")
-    return value
-
-
-class RepositoryOptions(Options):
-    """Options of ``type: repository``."""
-
-    chunk_size: int = Field(
-        default=DEFAULT_CHUNK_SIZE, ge=_MIN_CHUNK, le=_MAX_CHUNK, description="bytes, a power of two; fixed by init"
-    )
-
-    lock_days: int | None = Field(
-        default=None, ge=1, le=36500, description="keep points, and all they need, from being deleted for so many days"
-    )
-    recipients: tuple[Path, ...] = Field(
-        default=(),
-        description="files with public keys; when init finds any, those can read and the configured key only writes",
-    )
-
-    _check = field_validator("chunk_size")(_power_of_two)
-
-
-class RepositoryObject(BaseModel):
-    """The object ``repository``: what must be known before a key is. Its MAC is checked once there is one."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    format: int
-    id: str = Field(pattern=r"^[0-9a-f]{32}$")
-    chunk_size: int = Field(ge=_MIN_CHUNK, le=_MAX_CHUNK)
-    created: str = Field(max_length=64)
-    mac: str = Field(default="", pattern=r"^([0-9a-f]{64})?$")
-
-    _check = field_validator("chunk_size")(_power_of_two)
-
-    def sign(self, keys: Keys) -> str:
-        """Return the MAC of the other fields."""
-        fields = f"{self.format}|{self.id}|{self.chunk_size}|{self.created}"
-        return keys.mac(fields.encode())
 
 
 class _Open:
@@ -137,7 +82,8 @@ class _Open:
         self.anchor = anchor
         self.cache = _open_cache(context, description.id)
         self.locks = Locks(context.transport, self.cache, lock_days)
-        self.store = ChunkStore(context.transport, keys, context.codec, self.cache)
+        conditional = context.transport.can_put_if_absent and description.conditional_put
+        self.store = ChunkStore(context.transport, keys, context.codec, self.cache, conditional=conditional)
         self.catalogue = Catalogue(context.transport, keys, self.cache, self.store.chains, anchor)
 
     def _deleted(self) -> Deleted:
@@ -180,7 +126,7 @@ class Repository:
 
     def init(self) -> None:
         """Make a new repository. Raises `AlreadyExists`."""
-        self._init(Ring.new())
+        self._found(Ring.new())
 
     def init_with_keys_of(self, other: Target) -> None:
         """Make a new repository of the family of another one; see `Exchanger`."""
@@ -194,54 +140,11 @@ class Repository:
                 f"keys it is to share ({opened.chunk_size})",
                 hint="set the same chunk_size",
             )
-        self._init(opened.keys.ring)
+        self._found(opened.keys.ring)
 
-    def _init(self, ring: Ring) -> None:
-        transport = self._context.transport
-        transport.create()
-        with contextlib.suppress(NotFound):
-            self._describe()
-            raise AlreadyExists(f"target {self._context.alias} is a repository already")
-        if self._has_remains():
-            raise AlreadyExists(
-                f"target {self._context.alias} holds packs or points of a repository without its object `{REPOSITORY}`",
-                hint="restore that object from a copy, or use another place",
-            )
+    def _found(self, ring: Ring) -> None:
         self._check_locks()
-        secret = self._context.secret()
-        recipients = [_public_key(path) for path in self._options.recipients]
-        repository = os.urandom(16)
-        keys = Keys(ring, repository)
-        plain = RepositoryObject(
-            format=FORMAT, id=repository.hex(), chunk_size=self._options.chunk_size, created=clock.now().isoformat()
-        )
-        signed = plain.model_copy(update={"mac": plain.sign(keys)})
-        # Slots first: a repository that exists can be opened. Slots of a dead init open nothing and do no harm.
-        made = [
-            slots.put_slot(transport, slots.wrap_to(ring, public, repository, path.name))
-            for path, public in zip(self._options.recipients, recipients, strict=True)
-        ]
-        own = ring.for_writing() if recipients else ring
-        made.append(slots.put_slot(transport, slots.wrap(own, secret, repository, "init")))
-        if not transport.can_put_if_absent:
-            self._need_no_rival(made)
-        transport.put(REPOSITORY, signed.model_dump_json().encode(), if_absent=transport.can_put_if_absent)
-        if self._read_description() != signed:
-            raise AlreadyExists(f"target {self._context.alias} was initialised by somebody else at the same time")
-
-    def _need_no_rival(self, made: Collection[str]) -> None:
-        """Of two that init at once at least one sees the other's slots here, and replaces nothing."""
-        transport = self._context.transport
-        rivals = sorted({info.key for info in transport.list(KEYS)} - set(made))
-        if not rivals:
-            return
-        for key in made:
-            with contextlib.suppress(AccessDenied, Locked):
-                transport.delete(key)
-        raise AlreadyExists(
-            f"target {self._context.alias} is being initialised by somebody else, or was by somebody who died",
-            hint=f"if nobody does, remove {', '.join(rivals[:4])} from the store, and run it again",
-        )
+        found(self._context, self._options, ring)
 
     def _check_locks(self) -> None:
         if self._options.lock_days is not None and not self._context.transport.can_lock:
@@ -250,39 +153,11 @@ class Repository:
                 hint="leave lock_days out, or use s3 with object lock",
             )
 
-    def _has_remains(self) -> bool:
-        transport = self._context.transport
-        return any(next(iter(transport.list(prefix)), None) for prefix in (POINTS, PACKS, INDEX))
-
     def _describe(self) -> RepositoryObject:
         with self._lock:
             if self._described is None:
-                self._described = self._read_description()
+                self._described = describe(self._context.transport, self._context.alias)
             return self._described
-
-    def _read_description(self) -> RepositoryObject:
-        alias = self._context.alias
-        try:
-            data = bounded(self._context.transport, REPOSITORY, 64 << 10)
-        except NotFound as error:
-            if self._has_remains():
-                hint = f"restore the object `{REPOSITORY}` from a copy"
-                raise NotFound(f"target {alias}: a repository that has lost its first object", hint=hint) from error
-            raise NotFound(f"target {alias}: no repository there", hint=f"run `vbackup init {alias}`") from error
-        try:
-            described = RepositoryObject.model_validate_json(data)
-        except ValidationError as error:
-            newer = _format_of(data)
-            if newer is not None and newer > FORMAT:
-                described = None
-            else:
-                raise Corrupt(f"target {alias}: object {REPOSITORY} is damaged") from error
-        if described is None or described.format > FORMAT:
-            raise Unsupported(
-                f"target {alias} is a repository of a newer format than this vbackup knows ({FORMAT})",
-                hint="use a newer vbackup",
-            )
-        return described
 
     def _open(self) -> _Open:
         with self._lock:
@@ -400,7 +275,7 @@ class Repository:
 
     def _is_described_as_before(self) -> bool:
         try:
-            return self._read_description() == self._describe()
+            return describe(self._context.transport, self._context.alias) == self._describe()
         except (Corrupt, NotFound, Unsupported):
             return False
 
@@ -481,24 +356,3 @@ def _open_cache(context: TargetContext, repository: str) -> Cache:
         return Cache(None)  # a read-only home: everything works, from a temporary cache that is filled each time
     # Copies of one repository have its id, and their own objects: they must not share a cache.
     return Cache(context.cache_dir / f"{repository}-{sha256(context.alias.encode()).hexdigest()[:8]}.sqlite")
-
-
-def _public_key(path: Path) -> bytes:
-    try:
-        return slots.parse_public_key(path.read_bytes())
-    except OSError as error:
-        raise ConfigError(f"the public key {path} cannot be read: {error.strerror}") from error
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error.message}", hint=error.hint) from error
-
-
-def _format_of(data: bytes) -> int | None:
-    """Return the format number of an object that this version cannot parse, if it has one."""
-
-    class _Format(BaseModel):
-        format: int
-
-    try:
-        return _Format.model_validate_json(data).format
-    except ValidationError:
-        return None
