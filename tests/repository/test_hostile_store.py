@@ -554,8 +554,8 @@ def test_a_credential_that_only_adds_can_write_and_read_and_not_prune(site):
 
 
 def test_memory_for_a_listing_grows_with_the_points_only(site):
-    """Twenty thousand points that a store makes up as it is asked; all under one seal, each with its own id."""
-    count = 20_000
+    """Thousands of points that a store makes up as it is asked; all under one seal, each with its own id."""
+    count = 8_000
     opened = site.fresh()
     model = opened.points()[0]
     session = opened._open().session(opened._context.codecs)

@@ -81,10 +81,14 @@ class Catalogue:
         """A point was just made here: from now on it is missed when the store hides it."""
         self._anchor.remember(point)
 
+    def ids(self) -> set[str]:
+        """Return the ids of all points that are in the store, whether they can be read or not."""
+        names = (info.key.rpartition("/")[2] for info in self._transport.list(POINTS))
+        return {name for name in names if ID.fullmatch(name)}
+
     def _stored(self) -> tuple[dict[str, tuple[bytes, bytes]], list[Damage]]:
         """Return (origin, sealed head) of all points that are in the store, by id."""
-        names = (info.key.rpartition("/")[2] for info in self._transport.list(POINTS))
-        ids = {name for name in names if ID.fullmatch(name)}
+        ids = self.ids()
         cached = self._cache.points()
         fresh: dict[str, tuple[bytes, bytes]] = {}
         damage: list[Damage] = []

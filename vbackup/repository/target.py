@@ -254,7 +254,7 @@ class Repository:
             except Corrupt as error:
                 damage.append(Damage(point.id, point.machine, "", 0, 0, error.message))
         damage += Verifier(opened.store, opened.chunk_size, progress).check(whole)
-        there = opened.catalogue.sessions().keys() if damage else set()
+        there = opened.catalogue.ids() if damage else set()
         return [each for each in damage if not each.point or each.point in there]  # others were deleted meanwhile
 
     def check(self, order: CheckOrder, progress: Callable[[int], None]) -> CheckReport:
