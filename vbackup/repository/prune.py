@@ -126,12 +126,14 @@ class Prune:
         if cut and needs.only_in(cut):  # what is left of them may be all that there is
             free = {name: size for name, size in free.items() if name not in cut}
         avoided = {name for name in known if known[name].suspect} | self._locked(free)
-        chosen, rewrite = self._choose(free, needs, avoided)
-        if not chosen:
-            return False
+        use, held = needs.use(), needs.held()
         if self.order.dry_run:
-            self.freed += sum(free[name] for name in chosen)
-            self.rewritten += rewrite
+            self._foresee(free, use, held, avoided)
+            return False
+        chosen, rewrite = {name for name in free if not use.get(name)}, 0
+        if not chosen:
+            chosen, rewrite = self._choose(free, use, held, avoided, ROUND)
+        if not chosen:
             return False
         try:
             if rewrite and (self.waiting > self.locked or not self._save(needs, chosen)):
@@ -159,17 +161,25 @@ class Prune:
             self.notes.append(f"{lost} chunks that restore points need are in no pack: run `vbackup check`")
         return lost
 
-    def _choose(self, free: Mapping[bytes, int], needs: Needs, avoided: Collection[bytes]) -> tuple[set[bytes], int]:
-        """Return the packs of this round, and the bytes to be written anew for them."""
-        use, held = needs.use(), needs.held()
+    def _foresee(
+        self, free: Mapping[bytes, int], use: Mapping[bytes, int], held: Mapping[bytes, int], avoided: Collection[bytes]
+    ) -> None:
+        """Say what all rounds together would come to."""
         useless = {name for name in free if not use.get(name)}
-        if useless:
-            return useless, 0
+        rest = {name: size for name, size in free.items() if name not in useless}
+        chosen, self.rewritten = self._choose(rest, use, held, avoided, sum(rest.values()))
+        self.freed = sum(free[name] for name in useless | chosen)
+
+    def _choose(
+        self, free: Mapping[bytes, int], use: Mapping[bytes, int], held: Mapping[bytes, int],
+        avoided: Collection[bytes], most: int,
+    ) -> tuple[set[bytes], int]:  # fmt: skip
+        """Return packs to be written anew, and the bytes that takes, ``most`` at the most."""
         small = {name for name, size in free.items() if size < _SMALL}
         worth = {name for name in free if use[name] < (1 - _WASTE) * held[name]}
         if len(small) >= _SMALL_PACKS:
             worth |= small
-        left = ROUND if self.order.rewrite is None else min(ROUND, self.order.rewrite - self.rewritten)
+        left = most if self.order.rewrite is None else min(most, self.order.rewrite - self.rewritten)
         chosen: set[bytes] = set()
         total = 0
         for name in sorted(worth - set(avoided), key=lambda name: use[name] / free[name]):

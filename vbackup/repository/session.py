@@ -187,11 +187,12 @@ class Session:
         with self._lock:
             self._bases |= {base_map(disk.content) for disk in point.disks}
 
-    def _needed_keys(self) -> list[str]:
-        """Objects that a point may need: what opens the repository, and all packs that may be built on."""
-        slots = [info.key for info in self._store.transport.list(KEYS)]
+    def _needed_keys(self) -> Iterator[str]:
+        """Yield what a point may need: what opens the repository, and all packs that may be built on."""
+        yield REPOSITORY
+        yield from (info.key for info in self._store.transport.list(KEYS))
         packs = self._store.cache.packs()
-        return [REPOSITORY, *slots, *(pack_key(name) for name in packs if self._trust.holds(packs[name].number))]
+        yield from (pack_key(name) for name in packs if self._trust.holds(packs[name].number))
 
     # -- used by disk writers -------------------------------------------------------------------------------------
 
