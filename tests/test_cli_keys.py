@@ -388,7 +388,9 @@ def test_the_sheet_of_a_private_key_opens_what_was_sealed_to_it(place: Path, wri
     assert (place / "again.key").read_bytes() == (place / "safe.key").read_bytes()
 
 
-@pytest.mark.parametrize("secret", [new_key_file().strip(), new_private_key()[0].strip()])
+@pytest.mark.parametrize(
+    "secret", [new_key_file().strip(), new_private_key()[0].strip()], ids=["key-file", "private-key"]
+)
 def test_rows_are_typed_as_people_type_and_every_mistake_is_found(secret: bytes) -> None:
     rows = rows_of(secret)
     text = "\n".join(rows)

@@ -21,6 +21,7 @@ from vbackup.api import (
     Interrupted,
     NotFound,
     PruneOrder,
+    Unavailable,
     clock,
     hookimpl,
 )
@@ -29,8 +30,8 @@ from vbackup.jobs.copy import CopyReport, copy
 from vbackup.jobs.delete import delete_points
 from vbackup.jobs.init import init
 from vbackup.jobs.locks import locked
-from vbackup.jobs.points import find_point, list_damaged, list_points
-from vbackup.jobs.protect import protect_points
+from vbackup.jobs.points import Found, find_point, list_damaged, list_points, pick
+from vbackup.jobs.protect import protect_points, unprotect_points
 from vbackup.jobs.prune import prune
 from vbackup.jobs.run import RunReport, run
 from vbackup.jobs.site import Site
@@ -409,8 +410,99 @@ def test_a_plain_image_point_that_cannot_be_read_is_given_up_too(here: Place) ->
     assert restored(plain, plain.points()[0]) == {"vda": bytes(here.lab.guests["web"].disks["vda"].data)}
     here.copy(first, to="plain")
     record.write_text("{")
-    assert [each.target for each in delete_points(here.site, [first])] == ["main", "plain"]
+    assert [each.target for each in delete_points(here.site, [first])] == ["main"]
+    (damage,) = list_damaged(here.site)
+    assert damage.point == first[:8]
+    assert [each.target for each in delete_points(here.site, [damage.point])] == ["plain"]
     assert list_damaged(here.site) == []
+
+
+def test_what_somebody_keeps_beside_plain_image_points_goes_by_its_whole_path_only(here: Place) -> None:
+    for seed in (1, 2):
+        here.write(seed)
+        here.run("other")
+    here.copy("other", to="plain")
+    first, second = here.ids("plain")
+    files = here.store("files")
+    (source,), (other,) = (list(files.glob(f"*/*-{point[:8]}")) for point in (first, second))
+    own = [files / "kept-by-hand" / source.name, files / "web" / first[0], files / "web" / f"x{first[:8]}"]
+    for directory, origin in zip(own, (source, other, other), strict=True):
+        shutil.copytree(origin, directory)
+    assert {damage.point for damage in list_damaged(here.site)} == {str(each.relative_to(files)) for each in own}
+    assert [(each.id, each.target) for each in delete_points(here.site, [first], "plain")] == [(first, "plain")]
+    assert not source.exists()
+    assert all(directory.exists() for directory in own)
+    (gone,) = delete_points(here.site, [f"web/{first[0]}"], "plain")
+    assert gone.point is None
+    assert [directory.exists() for directory in own] == [True, False, True]
+    assert here.ids("plain") == [second]
+
+
+def test_a_protected_point_that_cannot_be_read_is_not_given_up(here: Place) -> None:
+    here.write(1)
+    here.run("other")
+    here.copy("other", to="plain")
+    (made,) = here.ids("main")
+    protect_points(here.site, [made], "audit")
+    (record,) = here.store("files").glob("*/*/point.json")
+    record.write_text("{")
+    here.damage("main", made)
+    for name, alias in ((made, "main"), (made[:8], "plain")):
+        with pytest.raises(ConfigError, match=f"protected in {alias}: audit"):
+            delete_points(here.site, [name])
+    assert len(list_damaged(here.site)) == 2
+
+
+def test_what_is_done_but_for_a_target_that_is_away_ends_in_an_error_that_names_it(here: Place) -> None:
+    here.write(1)
+    here.run()
+    (made,) = here.ids("main")
+    away = here.store("offsite").rename(here.directory / "away")
+    here.reopen()
+    with pytest.raises(Unavailable, match="not protected in target offsite") as caught:
+        protect_points(here.site, [made], "audit")
+    assert "protected in main" in caught.value.hint
+    assert here.site.target("main").protected() == {made: "audit"}
+    with pytest.raises(Unavailable, match="not unprotected in target offsite"):
+        unprotect_points(here.site, [made])
+    with pytest.raises(Unavailable, match="may be another restore point"):
+        delete_points(here.site, ["web@latest"])
+    assert here.ids("main") == [made]
+    with pytest.raises(Unavailable, match="not deleted in target offsite"):
+        delete_points(here.site, [made])
+    assert here.ids("main") == []
+    away.rename(here.store("offsite"))
+    here.reopen()
+    assert [each.target for each in delete_points(here.site, [made])] == ["offsite"]
+
+
+def test_a_name_that_several_machines_have_is_no_name_of_a_point(here: Place) -> None:
+    here.write(1)
+    here.run("other")
+    (made,) = here.site.target("main").points()
+    twin = Found("main", made.model_copy(update={"id": "f" * 32, "hypervisor": "test", "machine_id": "other"}))
+    both = [Found("main", made), twin]
+    with pytest.raises(ConfigError, match=f"lab:web .{made.id[:8]}., test:web .ffffffff."):
+        pick(both, "web@latest")
+    assert pick(both, "lab:web@latest").point == made
+    assert pick(both, "test:web@latest") == twin
+    for text in ("web@", "lab:web@ "):
+        with pytest.raises(ConfigError, match="has no time"):
+            pick(both, text)
+
+
+def test_a_target_that_cannot_be_used_fails_its_own_jobs_only(tmp_path: Path) -> None:
+    place = Place(tmp_path, target="shelf", copies=[])
+    with place.site:
+        init(place.site, None)
+        place.write(1)
+        (tmp_path / "shelf.key").unlink()
+        place.reopen()
+        report = place.run("nightly", "other")
+        assert [(each.target, each.error is None) for each in report.results] == [("shelf", False), ("main", True)]
+        assert "shelf.key is not there" in str(report.results[0].error)
+        assert report.failed
+        assert len(place.ids("main")) == 1
 
 
 # The command line

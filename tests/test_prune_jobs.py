@@ -14,6 +14,7 @@ from vbackup.api import (
     ConfigError,
     Damage,
     Interrupted,
+    Locked,
     MachineDescription,
     Options,
     Point,
@@ -330,6 +331,28 @@ def test_notes_of_a_target_are_warnings(place: Place, monkeypatch: pytest.Monkey
     assert not place.prune().warnings
     monkeypatch.setattr(ListTarget, "prune", lambda self, order: PruneReport(notes=("a pack is missing",)))
     assert place.prune().warnings
+
+
+def test_points_that_the_store_has_locked_stay_and_space_is_freed_all_the_same(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    locked, old, *_ = [place.add("main", days=days) for days in (4, 3, 2, 1)]
+    target = place.target("main")
+
+    def delete(points: Sequence[Point]) -> None:
+        target.kept = [point for point in target.kept if point not in points or point == locked]
+        raise Locked("an object is locked")
+
+    monkeypatch.setattr(target, "delete", delete)
+    outcome = place.prune("nightly")
+    assert not outcome.failed
+    assert outcome.warnings
+    result = outcome.results[0]
+    assert result.gone == [old]
+    assert why(outcome, "main")[locked.id] == (True, "locked by the store")
+    assert result.space is not None
+    assert "an object is locked" in result.space.notes[0]
+    assert target.done[-1] == ("prune", PruneOrder())
 
 
 def test_protection_holds_in_every_target_until_it_is_undone(place: Place) -> None:

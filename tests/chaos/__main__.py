@@ -103,9 +103,9 @@ class Chaos:
         elif slot.wakes and now >= slot.wakes:
             os.kill(slot.process, signal.SIGCONT)
             slot.wakes = 0.0
-        elif self._rng.random() < 0.006:
+        elif self._rng.random() < 0.003:
             os.kill(slot.process, signal.SIGKILL)
-        elif self._rng.random() < 0.006:
+        elif self._rng.random() < 0.003:
             os.kill(slot.process, signal.SIGSTOP)
 
     def _start(self, slot: Slot) -> None:

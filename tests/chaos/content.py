@@ -98,7 +98,7 @@ class _Next:
 
     def _run(self, key: str, at: int, count: int) -> list[int]:
         rng = self._rng
-        kind = rng.choices(["own", "shared", "zero", "old"], [4, 3, 1, 3])[0]
+        kind = rng.choices(["own", "shared", "zero", "old"], [3, 2, 1, 6])[0]
         old = rng.choice(self._history).get(key)
         if kind == "old" and old is not None and len(old.tokens) >= at + count:
             return list(old.tokens[at : at + count])

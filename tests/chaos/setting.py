@@ -44,9 +44,9 @@ class Chances:
 
     fail_before: float = 0.006
     fail_after: float = 0.006
-    die: float = 0.0008
-    freeze: float = 0.0008
-    dawdle: float = 0.02
+    die: float = 0.0002
+    freeze: float = 0.0003
+    dawdle: float = 0.01
     dawdle_seconds: float = 0.15
 
 

@@ -46,13 +46,18 @@ class Verdict:
         fresh = self._open("stranger")
         if self._all_is_there(fresh) != listed:
             raise BrokenPromiseError("a fresh host sees other points")
+        checked = fresh.check(CheckOrder(read_data=True), lambda done: None)
+        if checked.wrong or checked.damage:
+            raise BrokenPromiseError(f"check says: {checked}")
         fresh.delete(fresh.points())
         fresh.prune(PruneOrder(end_silent=True))
         rest = [info.key for prefix in (PACKS, INDEX) for info in self._transport.list(prefix)]
         if rest:
             raise BrokenPromiseError(f"no point is left, and yet there are {rest}")
         fresh.close()
-        events = Counter(event["event"] for event in self._journals.events("capturing", "committed", "deleting"))
+        events = Counter(
+            event["event"] for event in self._journals.events("capturing", "committed", "deleting", "pruned")
+        )
         return f"{dict(events)}; {len(listed)} points at the end; {report}"
 
     def _open(self, name: str) -> Repository:
@@ -70,9 +75,6 @@ class Verdict:
             raise BrokenPromiseError(f"{len(damage)} places are damaged: {damage[:3]}")
         for point in points:
             compare(self._content, repository, point)
-        report = repository.check(CheckOrder(read_data=True), lambda done: None)
-        if report.wrong or report.damage:
-            raise BrokenPromiseError(f"check says: {report}")
         return {point.id for point in points}
 
     def _nothing_is_unneeded(self, repository: Repository) -> None:

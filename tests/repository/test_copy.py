@@ -392,7 +392,7 @@ def test_rot_does_not_spread_by_a_key_that_only_writes(tmp_path):
     two.source.init()
     ring = two.source._open().keys.ring
     target = write_only(two.there, tmp_path / "copier", OTHER, path)
-    target._init(ring)
+    target._found(ring)
     two.live(1)
     key = max((info for info in two.here.list("packs")), key=lambda info: info.size).key
     whole = two.here.get(key)

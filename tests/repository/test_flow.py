@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import random
 import threading
+from datetime import timedelta
 
 import pytest
 
 from tests.support import back_up, guest, noise, repository, restored
-from vbackup.api import AlreadyExists, CaptureLost, Interrupted, NotFound, WrongKey
+from vbackup.api import AlreadyExists, CaptureLost, Interrupted, Locked, NotFound, WrongKey, clock
 from vbackup.engine.copy import LIED
+from vbackup.repository.points import point_key
 from vbackup.testing.hypervisors import FakeHypervisor
 from vbackup.testing.transports import MemoryTransport
 
@@ -207,3 +209,21 @@ def test_codecs_may_change_between_runs(store, tmp_path, lab):
         point = back_up(target, lab, "web")
         assert {"vda": bytes(machine.disks["vda"].data)} == restored(target, point)
         target.close()
+
+
+def test_a_point_that_the_store_has_locked_stays_off_the_record_of_what_was_deleted(tmp_path):
+    store, lab = MemoryTransport(can_lock=True), FakeHypervisor()
+    target = repository(store, tmp_path)
+    target.init()
+    guest(lab, "web", noise(100_000, 1))
+    points = [back_up(target, lab, "web") for _ in range(3)]
+    locked = points[0]
+    store.lock(point_key(locked.id), clock.now() + timedelta(days=1))
+    with pytest.raises(Locked):
+        target.delete(points[:2])
+    assert [point.id for point in target.points()] == [locked.id, points[2].id]
+    assert target.damaged_points() == []
+    store.locks.clear()
+    store.delete(point_key(locked.id))
+    assert [damage.point for damage in target.damaged_points()] == [locked.id]
+    target.close()

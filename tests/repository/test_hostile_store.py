@@ -44,6 +44,8 @@ class Site:
     def __init__(self, place) -> None:
         self.place = place
         self.numbers = itertools.count()
+        self.may_be_misled = False
+        """Whether packs were given for others when unlisted ones were adopted: an index may say so from then on."""
         self.store = MemoryTransport()
         self.lab = FakeHypervisor()
         self.truth: dict[str, dict[str, bytes]] = {}
@@ -54,7 +56,7 @@ class Site:
         guest(self.lab, "db", noise(4 * CHUNK, 4))
         points = [self.back_up(made)]
         for number in range(2):
-            machine.disks["vda"].write((2 + number) * CHUNK, noise(3 * CHUNK, 5 + number))
+            machine.disks["vda"].write((2 + number) * CHUNK, noise((3 - number) * CHUNK, 5 + number))
             points.append(self.back_up(made))
         self.back_up(made, "db")
         made.delete([points[1]])
@@ -77,7 +79,10 @@ class Site:
         opened = self.fresh(store)
         points = opened.points()
         assert self.truth.keys() == {point.id for point in points}
-        assert opened.verify(points, lambda size: None) == opened.damaged_points() == []
+        damage = opened.verify(points, lambda size: None) + opened.damaged_points()
+        if self.may_be_misled:
+            damage = [each for each in damage if each.length or "what the index says" not in each.reason]
+        assert damage == []
         for point in points:
             assert restored(opened, point) == self.truth[point.id]
         opened.close()
@@ -147,6 +152,7 @@ def test_a_store_that_gives_other_bytes_takes_nothing_away(site, lie, kind, part
     def gives(key, data):
         return lie(rng, site.store, key, data) if key.startswith(kind) and rng.random() < part else data
 
+    site.may_be_misled = lie is another and kind in {"packs", ""}
     site.try_everything(site.host("main", Liar(site.store, gives)))
     site.try_everything(site.fresh(Liar(site.store, gives)))
     site.assert_whole()
@@ -408,9 +414,11 @@ def test_clocks_that_are_a_day_off_end_no_session_that_lives_and_cost_no_data(si
         offset.by = writers
         writer.check()
         assert file["size"] == 5 * CHUNK
-    point = site.back_up(opened)
-    assert [p.id for p in opened.points() if p.machine == "web"][0 if writers < timedelta() else -1] == point.id
-    assert opened.points()[-1 if point.time == max(p.time for p in opened.points()) else 0]
+    site.back_up(opened)
+    site.lab.guests["web"].disks["vda"].write(0, noise(CHUNK, 61))
+    point = site.back_up(opened)  # what it is built on is the last one by its number, not by its time
+    assert point.disks[0].full_reason is None
+    assert point.sequence == max(each.sequence for each in opened.points())
     offset.by = pruners
     pruner.prune(PruneOrder())
     assert not [key for key in objects(site.store) if key.startswith(("sessions/", "condemned/"))]

@@ -24,9 +24,11 @@ from vbackup.api import (
 )
 from vbackup.repository import hybrid, keys
 from vbackup.repository.chunks import Chain, Origin
+from vbackup.repository.documents import put_document
 from vbackup.repository.keys import MAX_SLOTS, Slot, new_key_file, new_private_key, public_of
 from vbackup.repository.packs import read_pack
 from vbackup.repository.points import get_point
+from vbackup.repository.removals import Removal
 from vbackup.repository.sealing import ChunkKind, Keys, Ring, derive
 from vbackup.testing.hypervisors import FakeHypervisor
 from vbackup.testing.transports import FaultyTransport, MemoryTransport
@@ -322,6 +324,33 @@ def test_a_removed_key_opens_nothing_and_a_wrong_one_neither(site):
     assert site.open().points() == []
 
 
+def test_a_removed_slot_that_is_put_back_opens_nothing_and_gets_no_new_key_pair(site):
+    added = site.ring().add_recipient(PUBLIC, "gone", read=True)
+    data = site.store.get(f"keys/{added.id}")
+    site.ring().remove(added.id)
+    for name in (added.id, "0" * 32):
+        site.store.put(f"keys/{name}", data)
+    with pytest.raises(WrongKey, match="was removed"):
+        site.open(PRIVATE, host="there").points()
+    assert [slot.state for slot in site.ring().slots() if slot.label == "gone"] == ["removed", "removed"]
+    again = site.ring().add_recipient(PUBLIC, "back", read=True)
+    assert site.ring(PRIVATE).slots()[-1].id == again.id
+    assert [slot.id for slot in site.ring(PRIVATE).slots() if slot.in_use] == [again.id]
+    site.ring().remove(again.id)
+    done = site.ring().rotate()
+    assert [slot.label for slot in done.sealed] == ["init"]
+    assert {slot.id for slot in done.left} == {added.id, "0" * 32}
+
+
+def test_a_writer_cannot_make_it_seem_that_a_key_was_removed(site):
+    site.ring().add_secret(WRITER, "backup host", read=False)
+    writer = Keys(site.unlocked(WRITER), site.id)
+    for slot in site.slots().values():
+        put_document(site.store, writer, f"removed/{slot['mac']}", Removal(proof="0" * 64))
+    assert site.open().points() == []
+    assert site.open(WRITER).points() == []
+
+
 def test_the_key_in_use_and_so_the_last_reader_cannot_be_removed(site):
     ring = site.ring()
     ring.add_secret(WRITER, "", read=False)
@@ -595,8 +624,8 @@ def test_two_that_rotate_at_once_remove_nothing_of_each_other(written):
     with pytest.raises(Busy, match="at the same time"):
         written.ring(store=FaultyTransport(written.store, meanwhile)).rotate()
     assert before <= set(written.slots())
-    for secret in (SECRET, READER):
-        assert restored(written.open(secret, host="x"), written.points[0]) == {"vda": written.content[0]}
+    for host, secret in {"one": SECRET, "other": READER}.items():  # each is held to the key pair that it has seen
+        assert restored(written.open(secret, host=host), written.points[0]) == {"vda": written.content[0]}
 
 
 def test_who_lacks_the_newest_key_pair_does_not_rotate(written):

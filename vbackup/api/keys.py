@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
-KeyState = Literal["good", "old", "damaged", "forged", "unknown"]
-"""``old``: made before the last rotation; ``forged``: not made by who could; ``unknown``: this key cannot tell."""
+KeyState = Literal["good", "old", "damaged", "forged", "removed", "unknown"]
+"""``old``: made before the last rotation; ``forged``: not made by who could; ``removed``: it was, and is there again;
+``unknown``: this key cannot tell."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _PATH = click.Path(path_type=Path)
 _STATES = {"good": "", "old": "made before the last rotation", "unknown": "this key cannot tell"}
+_UNLESS = {"damaged": ", unless you can restore it", "forged": ", unless you can restore it"}
 
 
 @click.group("key")
@@ -39,9 +40,10 @@ def list_(state: State, target: str | None) -> int:
         output.document([asdict(slot) for slot in slots])
     else:
         output.table(("ID", "TYPE", "MAY", "LABEL", "CREATED", "FINGERPRINT", "NOTE"), [_row(slot) for slot in slots])
-    bad = [slot for slot in slots if slot.state in ("damaged", "forged")]
+    bad = [slot for slot in slots if slot.state in ("damaged", "forged", "removed")]
     for slot in bad:
-        output.warning(f"key slot {slot.id[:8]} is {slot.state}: remove it, unless you can restore it")
+        what = "was removed and is there again" if slot.state == "removed" else f"is {slot.state}"
+        output.warning(f"key slot {slot.id[:8]} {what}: remove it{_UNLESS.get(slot.state, '')}")
     return 3 if bad else 0
 
 

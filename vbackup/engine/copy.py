@@ -84,6 +84,8 @@ class DiskCopy:
         self._counts = _Counts(read=already_read)
         disk = self.writer.disk(self.source.size, base)
         extents = align(self.source.extents(full=full_reason is not None), self.writer.block_size, self.source.size)
+        if base is not None and base.size > self.source.size:
+            extents = _read_from(extents, self.source.size // self.writer.block_size * self.writer.block_size)
         steps = _Steps(self, disk, extents, is_full=full_reason is not None)
         for block in self.source.read(steps.ranges()):
             if self.stop.is_set():
@@ -113,6 +115,18 @@ class DiskCopy:
                 counts.zero, counts.duplicate,
             )
         )  # fmt: skip
+
+
+def _read_from(extents: Iterator[Extent], limit: int) -> Iterator[Extent]:
+    """Call data what is unchanged from ``limit`` on: a last block that a disk was cut down to is none of the base."""
+    for extent in extents:
+        if extent.kind is not Kind.UNCHANGED or extent.end <= limit:
+            yield extent
+            continue
+        if extent.offset < limit:
+            yield Extent(extent.offset, limit - extent.offset, Kind.UNCHANGED)
+        start = max(extent.offset, limit)
+        yield Extent(start, extent.end - start, Kind.DATA)
 
 
 class _Read(NamedTuple):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
-from vbackup.api import ConfigError, NotFound, Point, Target
-from vbackup.jobs.points import find_point, readable
+from vbackup.api import ConfigError, NotFound, Point, Target, Unavailable
+from vbackup.jobs.everywhere import in_each
+from vbackup.jobs.points import Reached, pick, reach
 from vbackup.jobs.site import Site
 
 
@@ -23,47 +25,58 @@ class Deleted:
 def delete_points(site: Site, texts: Sequence[str], only: str | None = None) -> list[Deleted]:
     """Delete points in all targets that have them, or in ``only`` one; all is looked up before the first is deleted.
 
-    A point that cannot be read is named as it is shown. Raises: `NotFound`; `ConfigError` for protected points.
+    A point that cannot be read is meant only by exactly what it is shown as. Raises: `NotFound`; `ConfigError` for
+    protected points; `Unavailable` when it is done but for targets that could not be reached.
     """
-    targets = dict(readable(site, only))
+    reached = reach(site, only)
     damaged = {
-        alias: {damage.point for damage in target.damaged_points() if damage.point} for alias, target in targets.items()
+        alias: {damage.point for damage in target.damaged_points() if damage.point}
+        for alias, target in reached.targets.items()
     }
     lost = set[str]().union(*damaged.values())
-    ids = list(dict.fromkeys(_identity(site, text, only, lost) for text in texts))
-    doomed: list[Deleted] = []
-    for alias, target in targets.items():
-        points = {point.id: point for point in target.points()}
-        there = [id_ for id_ in ids if id_ in points]
-        _need_unprotected(alias, target, (points[id_] for id_ in there))
-        doomed += [Deleted(id_, alias, points[id_]) for id_ in there]
-        doomed += [
-            Deleted(id_, alias, None) for id_ in sorted(damaged[alias]) if any(each.startswith(id_) for each in ids)
-        ]
-    for alias, target in targets.items():
-        mine = [each for each in doomed if each.target == alias]
-        if points_of := [each.point for each in mine if each.point]:
-            target.delete(points_of)
-        if unread := [each.id for each in mine if not each.point]:
-            target.forget(unread)
-    return doomed
+    ids = list(dict.fromkeys(_identity(reached, text, lost) for text in texts))
+    doomed: dict[str, list[Deleted]] = {}
+    for alias, target in reached.targets.items():
+        points = {each.point.id: each.point for each in reached.points if each.target == alias}
+        mine = [Deleted(id_, alias, points[id_]) for id_ in ids if id_ in points]
+        mine += [Deleted(id_, alias, None) for id_ in sorted(damaged[alias]) if id_ in ids]
+        if mine:
+            _need_unprotected(alias, target.protected(), mine)
+            doomed[alias] = mine
+    works = {alias: partial(_delete, reached.targets[alias], mine) for alias, mine in doomed.items()}
+    in_each("deleted", reached.away, works)
+    return [each for mine in doomed.values() for each in mine]
 
 
-def _identity(site: Site, text: str, only: str | None, lost: set[str]) -> str:
+def _delete(target: Target, doomed: Sequence[Deleted]) -> None:
+    if points := [each.point for each in doomed if each.point]:
+        target.delete(points)
+    if unread := [each.id for each in doomed if not each.point]:
+        target.forget(unread)
+
+
+def _identity(reached: Reached, text: str, lost: set[str]) -> str:
+    if reached.away and text.endswith("@latest"):
+        raise Unavailable(
+            f"{text} may be another restore point than it seems: not to be read: {', '.join(reached.away)}",
+            hint="nothing was deleted; name the point by its id, or one target with --target",
+            transient=False,
+        )
     try:
-        return find_point(site, text, only).point.id
-    except NotFound:
+        return pick(reached.points, text).point.id
+    except (NotFound, ConfigError):
         if text in lost:
             return text
         raise
 
 
-def _need_unprotected(alias: str, target: Target, points: Iterable[Point]) -> None:
-    protected = target.protected()
-    for point in points:
-        if point.id in protected:
-            reason = f": {protected[point.id]}" if protected[point.id] else ""
+def _need_unprotected(alias: str, protected: Mapping[str, str], doomed: Sequence[Deleted]) -> None:
+    for each in doomed:
+        if each.id in protected:
+            name = f"{each.point.machine}@{each.id[:8]}" if each.point else each.id
+            reason = f": {protected[each.id]}" if protected[each.id] else ""
+            undo = f"`vbackup unprotect {each.id}` undoes the protection"
             raise ConfigError(
-                f"restore point {point.machine}@{point.id[:8]} is protected in {alias}{reason}",
-                hint=f"nothing was deleted; `vbackup unprotect {point.id}` undoes the protection",
+                f"restore point {name} is protected in {alias}{reason}",
+                hint=f"nothing was deleted; {undo if each.point else 'it may be readable later, or after a repair'}",
             )

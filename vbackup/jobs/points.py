@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from vbackup.api import ConfigError, Damage, MachineDescription, NotFound, Point, Target, VBackupError
+from vbackup.api import ConfigError, Damage, Interrupted, MachineDescription, NotFound, Point, Target, VBackupError
 from vbackup.jobs.site import Site
 
 log = logging.getLogger(__name__)
 
 _ID_PREFIX = re.compile(r"[0-9a-f]{4,32}")
+_HOW = "use MACHINE@latest, MACHINE@TIME or 4 or more digits of an id"
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,16 @@ class Found:
 
     target: str
     point: Point
+
+
+@dataclass(frozen=True)
+class Reached:
+    """The targets whose points can be listed, and what those raised that are left out; by alias."""
+
+    targets: Mapping[str, Target]
+    away: Mapping[str, VBackupError]
+    points: Sequence[Found]
+    """Oldest first."""
 
 
 @dataclass(frozen=True)
@@ -39,11 +50,12 @@ def list_points(site: Site, machine: str | None = None, target: str | None = Non
     A target that cannot be read is logged and left out, as long as another one can: at three in the morning the
     copy that is there counts. Raises: what the first target raised when none can be read.
     """
-    found = [Found(alias, point) for alias, each in readable(site, target) for point in each.points()]
-    if machine is not None:
-        names = (machine, machine.partition(":")[2])
-        found = [f for f in found if f.point.machine in names or f"{f.point.hypervisor}:{f.point.machine}" == machine]
-    return sorted(found, key=lambda f: (f.point.time, f.point.id))
+    found = reach(site, target).points
+    return list(found) if machine is None else _of_machine(found, machine)
+
+
+def _of_machine(found: Sequence[Found], machine: str) -> list[Found]:
+    return [f for f in found if machine in (f.point.machine, f"{f.point.hypervisor}:{f.point.machine}")]
 
 
 def list_damaged(site: Site) -> list[Damage]:
@@ -52,24 +64,32 @@ def list_damaged(site: Site) -> list[Damage]:
 
 
 def readable(site: Site, only: str | None = None) -> Iterator[tuple[str, Target]]:
-    """Yield the targets whose points can be listed, by alias; see `list_points`. ``only`` one of them if it is named.
+    """Yield the targets whose points can be listed, by alias; see `reach`."""
+    yield from reach(site, only).targets.items()
 
-    Raises: `ConfigError` for an unknown name.
+
+def reach(site: Site, only: str | None = None) -> Reached:
+    """Ask all targets for their points, or ``only`` one if it is named; see `list_points`.
+
+    Raises: `ConfigError` for an unknown name; what the first target raised when none can be read.
     """
-    failures: list[tuple[str, VBackupError]] = []
-    aliases = list(site.config.targets) if only is None else [only]
-    for alias in aliases:
+    targets: dict[str, Target] = {}
+    away: dict[str, VBackupError] = {}
+    found: list[Found] = []
+    for alias in site.config.targets if only is None else [only]:
         target = site.target(alias)
         try:
-            target.points()
+            found += [Found(alias, point) for point in target.points()]
+            targets[alias] = target
+        except Interrupted:
+            raise
         except VBackupError as error:
-            failures.append((alias, error))
-            continue
-        yield alias, target
-    if len(failures) == len(aliases):
-        raise failures[0][1] if failures else ConfigError("the configuration has no targets")
-    for alias, failure in failures:
+            away[alias] = error
+    if not targets:
+        raise next(iter(away.values()), ConfigError("the configuration has no targets"))
+    for alias, failure in away.items():
         log.warning("target %s was left out: %s", alias, failure)
+    return Reached(targets, away, sorted(found, key=lambda f: (f.point.time, f.point.id)))
 
 
 def find_point(site: Site, text: str, target: str | None = None) -> Found:
@@ -79,14 +99,21 @@ def find_point(site: Site, text: str, target: str | None = None) -> Found:
     is that in the first one of the configuration that can be read, or in ``target``. Raises: `NotFound`; `ConfigError`
     when it is ambiguous.
     """
+    return pick(list_points(site, target=target), text)
+
+
+def pick(found: Sequence[Found], text: str) -> Found:
+    """Return that of ``found``, oldest first, which ``text`` names; see `find_point`."""
     name, at, when = text.rpartition("@")
     if not at:
-        return _by_id(site, text, target)
-    points = list_points(site, name, target)
+        return _by_id(found, text)
+    if not when.strip():
+        raise ConfigError(f"{text} has no time", hint=_HOW)
+    points = _of_machine(found, name)
     if not points:
         raise NotFound(f"there is no restore point of {name}", hint="`vbackup list` shows all")
     if when == "latest":
-        return next(found for found in points if found.point.id == points[-1].point.id)
+        return _latest(points, text)
     wanted = when.strip().replace(" ", "T").upper().removesuffix("Z")
     hits = [f for f in points if time_text(f.point.time).startswith(wanted)] or _same_moment(points, when)
     return _only(hits, text, f"there is no restore point of {name} at {when}")
@@ -107,12 +134,22 @@ def _same_moment(points: Sequence[Found], when: str) -> list[Found]:
     return [found for found in points if abs((found.point.time - moment).total_seconds()) < 1]
 
 
-def _by_id(site: Site, text: str, target: str | None) -> Found:
-    if not _ID_PREFIX.fullmatch(text):
+def _latest(points: Sequence[Found], text: str) -> Found:
+    """Return the newest point of a machine. Two may be called the same: which is meant must not depend on their age."""
+    newest = {(each.point.hypervisor, each.point.machine_id): each for each in points}
+    if len(newest) > 1:
+        some = ", ".join(f"{f.point.hypervisor}:{f.point.machine} ({f.point.id[:8]})" for f in newest.values())
         raise ConfigError(
-            f"{text!r} names no restore point", hint="use MACHINE@latest, MACHINE@TIME or 4 or more digits of an id"
+            f"{text} could be the restore point of several machines: {some}",
+            hint="name the machine as HYPERVISOR:MACHINE, or the point by its id",
         )
-    hits = [found for found in list_points(site, target=target) if found.point.id.startswith(text)]
+    return next(each for each in points if each.point.id == points[-1].point.id)
+
+
+def _by_id(found: Sequence[Found], text: str) -> Found:
+    if not _ID_PREFIX.fullmatch(text):
+        raise ConfigError(f"{text!r} names no restore point", hint=_HOW)
+    hits = [each for each in found if each.point.id.startswith(text)]
     return _only(hits, text, f"there is no restore point whose id begins with {text}")
 
 

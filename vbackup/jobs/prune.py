@@ -7,10 +7,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from vbackup.api import ConfigError, Damage, Interrupted, Point, PruneOrder, PruneReport, VBackupError, clock
+from vbackup.api import (
+    ConfigError,
+    Damage,
+    Interrupted,
+    Locked,
+    Point,
+    PruneOrder,
+    PruneReport,
+    Target,
+    VBackupError,
+    clock,
+)
 from vbackup.config import Config, zone
 from vbackup.jobs.retention import Decision, decide, keep_all
 from vbackup.jobs.site import Site
+
+_LOCKED = ("locked by the store",)
 
 
 @dataclass(frozen=True)
@@ -77,16 +90,31 @@ def _target(site: Site, alias: str, names: Sequence[str], order: PruneOrder, now
         result = replace(result, damaged=tuple(target.damaged_points()))
         # Asked for after the points, as late as can be: somebody may be protecting one right now.
         decided = replace(result, decisions=tuple(_decide(site.config, alias, names, points, target.protected(), now)))
-        gone = decided.gone
-        if gone and not order.dry_run:
-            target.delete(gone)
+        notes: tuple[str, ...] = ()
+        if decided.gone and not order.dry_run:
+            decided, notes = _delete(target, decided)
         result = decided
-        without = frozenset(point.id for point in gone) if order.dry_run else frozenset[str]()
-        return replace(result, space=target.prune(replace(order, without=without)))
+        without = frozenset(point.id for point in decided.gone) if order.dry_run else frozenset[str]()
+        space = target.prune(replace(order, without=without))
+        return replace(result, space=replace(space, notes=(*notes, *space.notes)))
     except Interrupted:
         raise
     except VBackupError as error:  # a store that is away must not let the others fill up
         return replace(result, error=error)
+
+
+def _delete(target: Target, decided: TargetResult) -> tuple[TargetResult, tuple[str, ...]]:
+    """Delete what is not kept. Return what is gone then, and notes of what the store has locked on its own."""
+    try:
+        target.delete(decided.gone)
+    except Locked as error:
+        left = {point.id for point in target.points()}
+        decisions = tuple(
+            each if each.kept or each.point.id not in left else replace(each, kept=True, reasons=_LOCKED)
+            for each in decided.decisions
+        )
+        return replace(decided, decisions=decisions), (f"restore points stay that are locked: {error.message}",)
+    return decided, ()
 
 
 def _decide(

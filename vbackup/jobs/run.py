@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from vbackup.api import (
     Interrupted,
@@ -72,10 +72,12 @@ class RunReport:
 def run(site: Site, names: Sequence[str]) -> RunReport:
     """Run what ``names`` stand for (see `select`). One machine's failure is in its result and stops nothing else.
 
+    The same goes for a target that cannot be used: it fails the machines of its jobs, whatever the reason.
+
     When a job's machines are done, its points that are missing where it copies to are copied, those of earlier runs and
     of other machines, too: what failed one night is made up for in the next.
 
-    Raises: `ConfigError` on names that match nothing; what opening a target raises; `Interrupted`.
+    Raises: `ConfigError` on names that match nothing; `Interrupted`.
     """
     selection = select(site, names)
     results: list[MachineResult] = []
@@ -84,11 +86,24 @@ def run(site: Site, names: Sequence[str]) -> RunReport:
     swept: list[str] = []
     copies: list[tuple[str, CopyReport]] = []
     for job, tasks in selection.tasks.items():
-        _Job(site, job, selection, results, swept).run(tasks)
+        results += _job(site, job, tasks, selection, swept)
         if site.stop.is_set():
             raise Interrupted("the run was stopped")
         copies += [(job, copy_job(site, job, to)) for to in site.config.jobs[job].copies]
     return RunReport(tuple(results), tuple(swept), tuple(copies))
+
+
+def _job(site: Site, name: str, tasks: Sequence[Task], selection: Selection, swept: list[str]) -> list[MachineResult]:
+    results: list[MachineResult] = []
+    try:
+        _Job(site, name, selection, results, swept).run(tasks)
+    except Interrupted:
+        raise
+    except VBackupError as error:  # its target is of no use; those of other jobs may be
+        done = {result.task for result in results}
+        results = [replace(result, leftovers=(*result.leftovers, str(error))) for result in results]
+        results += [_failed(site, task, error) for task in tasks if task not in done]
+    return results
 
 
 def _failed(site: Site, task: Task, error: VBackupError) -> MachineResult:

@@ -117,7 +117,7 @@ class Cache:
                     self._db.close()
                 self.epoch += 1
                 self._counts.clear()
-                self._db = _connect(":memory:")
+                self._db = _connect("")  # a file that nobody else sees
                 return action(self._db)
 
     def indexes(self) -> set[str]:

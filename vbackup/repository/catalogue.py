@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 from vbackup.api import AccessDenied, Corrupt, Damage, Locked, MachineDescription, NotFound, Point, Transport
@@ -13,10 +14,12 @@ from vbackup.repository.cache import Cache
 from vbackup.repository.chunks import Chains
 from vbackup.repository.documents import put_document
 from vbackup.repository.layout import DELETIONS, POINTS
-from vbackup.repository.points import ID, Head, check_body, get_point, open_head, point_key, read_description
-from vbackup.repository.presence import Honoured, points_that_do_not_count
+from vbackup.repository.points import ID, Head, Stored, check_body, get_point, open_head, point_key, read_description
+from vbackup.repository.presence import Honoured, judge
 from vbackup.repository.records import Deletion
 from vbackup.repository.sealing import Keys
+
+_AT_ONCE = 8
 
 
 class Listing(NamedTuple):
@@ -53,20 +56,33 @@ class Catalogue:
         """Read what is new, open everything, leave out what does not count."""
         stored, damage = self._stored()
         owners = {point: origin[:16].hex() for point, (origin, _) in stored.items()}
-        late, doubtful = points_that_do_not_count(self._transport, self._keys, owners, self._verdicts)
+        verdict = judge(self._transport, self._keys, owners, self._verdicts)
         heads: dict[str, Head] = {}
         for point, (origin, head) in stored.items():
             try:  # also of those that do not count: before, it is not known whose they are
-                heads[point] = open_head(self._keys, point, origin, head)
+                heads[point] = self._open_head(point, origin, head)
+            except NotFound:
+                continue  # deleted since it was listed
             except Corrupt as error:
                 damage.append(Damage(point, "", "", 0, 0, error.message))
         self._cache.set_points({}, {each.point for each in damage})
+        late, doubtful = verdict.late - self._anchor.seen(), dict(verdict.doubtful)
+        doubtful |= dict.fromkeys(
+            verdict.late - late, "it counted here before, and a record says now that it never did"
+        )
         there = stored.keys() | {each.point for each in damage}
         damage += [Damage(point, "", "", 0, 0, doubtful[point]) for point in sorted(heads.keys() & doubtful.keys())]
-        damage += [Damage(point, "", "", 0, 0, reason) for point, reason in self._anchor.compare(there)]
-        late &= heads.keys()
         counting = {point: head for point, head in heads.items() if point not in late and point not in doubtful}
-        return Listing(counting, frozenset(late), damage)
+        gone = self._anchor.compare(there, counting.keys() - verdict.open)
+        damage += [Damage(point, "", "", 0, 0, reason) for point, reason in gone]
+        return Listing(counting, frozenset(late & heads.keys()), damage)
+
+    def _open_head(self, point: str, origin: bytes, head: bytes) -> Head:
+        """Open a head that may come from the cache. One that is damaged there need not be so in the store."""
+        try:
+            return open_head(self._keys, point, origin, head)
+        except Corrupt:
+            return self.reread(point)
 
     def give_up(self, points: Collection[str]) -> None:
         """Delete points that do not count, on record: some host may have seen them before that was known."""
@@ -92,16 +108,23 @@ class Catalogue:
         cached = self._cache.points()
         fresh: dict[str, tuple[bytes, bytes]] = {}
         damage: list[Damage] = []
-        for point in sorted(ids - cached.keys()):
-            try:
-                stored = get_point(self._transport, point)
-                fresh[point] = (stored.origin, stored.head)
-            except NotFound:
-                continue  # deleted since it was listed
-            except Corrupt as error:
-                damage.append(Damage(point, "", "", 0, 0, error.message))
+        missing = sorted(ids - cached.keys())
+        with ThreadPoolExecutor(_AT_ONCE, "points") as pool:
+            for point, stored in zip(missing, pool.map(self._get, missing), strict=True):
+                if isinstance(stored, Corrupt):
+                    damage.append(Damage(point, "", "", 0, 0, stored.message))
+                elif stored is not None:
+                    fresh[point] = (stored.origin, stored.head)
         self._cache.set_points(fresh, cached.keys() - ids)
         return {**{point: cached[point] for point in cached.keys() & ids}, **fresh}, damage
+
+    def _get(self, point: str) -> Stored | Corrupt | None:
+        try:
+            return get_point(self._transport, point)
+        except NotFound:
+            return None  # deleted since it was listed
+        except Corrupt as error:
+            return error
 
     def description(self, point: Point) -> MachineDescription:
         """Return the machine of a point. Raises: `NotFound`, `Corrupt`, `WrongKey`."""

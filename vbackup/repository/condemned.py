@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Collection, Mapping
+from typing import Annotated
+
+from pydantic import StringConstraints
 
 from vbackup.api import NotFound, Transport
 from vbackup.repository.documents import Document, get_document, put_document
@@ -14,10 +17,13 @@ from vbackup.repository.sealing import Keys
 _KEY = re.compile(r"condemned/([0-9a-f]{32})")
 
 
+PackName = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+
 class Condemnation(Document):
     """Packs (names, hex) that will go."""
 
-    packs: tuple[str, ...]
+    packs: tuple[PackName, ...]
 
 
 class Condemnations:

@@ -8,7 +8,7 @@ repository with it since, and written what only its key pair opens.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from vbackup.api import AlreadyExists, Busy, ConfigError, KeyRotation, KeySlot, NotFound, Transport, WrongKey
@@ -16,6 +16,7 @@ from vbackup.api.keys import KeyState
 from vbackup.repository import keys as stored
 from vbackup.repository.keys import MAX_LISTED, MAX_SLOTS, Slot
 from vbackup.repository.layout import KEYS
+from vbackup.repository.removals import record_removal, removed_macs
 from vbackup.repository.sealing import Keys, Ring
 
 _MAX_LABEL = 128
@@ -63,7 +64,8 @@ class KeySlots:
     def remove(self, slot: str) -> KeySlot:
         """Remove a slot by the beginning of its id. The one in use stays, so somebody can always read."""
         need_read(self._keys, "remove keys")
-        hits = [each for each in self.slots() if slot and each.id.startswith(slot)]
+        found = dict(stored.read_slots(self._transport))
+        hits = [each for each in self._shown(found) if slot and each.id.startswith(slot)]
         if not hits:
             raise NotFound(f"there is no key slot {slot!r}", hint="`vbackup key list` shows all")
         if len(hits) > 1:
@@ -74,7 +76,10 @@ class KeySlots:
                 f"key slot {hits[0].id[:8]} is the one in use: without it, nobody may be left who can read",
                 hint="to remove it, set `key:` to another key that may read: that shows that there is one",
             )
-        self._transport.delete(f"{KEYS}/{hits[0].id}")
+        key = f"{KEYS}/{hits[0].id}"
+        if (its := found[key]) is not None:
+            record_removal(self._transport, self._keys, its.mac, its.generation)
+        self._transport.delete(key)
         return hits[0]
 
     def rotate(self) -> KeyRotation:
@@ -162,10 +167,13 @@ class KeySlots:
         return self._show(stored.put_slot(self._transport, slot), slot)
 
     def _shown(self, slots: Found) -> list[KeySlot]:
-        return sorted((self._show(*each) for each in slots.items()), key=lambda slot: (slot.created, slot.id))
+        removed = removed_macs(self._transport)
+        shown = [self._show(key, slot, removed) for key, slot in slots.items()]
+        return sorted(shown, key=lambda slot: (slot.created, slot.id))
 
-    def _show(self, key: str, slot: Slot | None) -> KeySlot:
-        shown: dict[str, Any] = {"id": _id(key), "in_use": key == self._in_use, "state": self._state(slot)}
+    def _show(self, key: str, slot: Slot | None, removed: Collection[str] = ()) -> KeySlot:
+        state = "removed" if slot is not None and slot.mac in removed else self._state(slot)
+        shown: dict[str, Any] = {"id": _id(key), "in_use": key == self._in_use, "state": state}
         if slot is None:
             return KeySlot(type="", label="", created="", may_read=False, **shown)
         public = bytes.fromhex(slot.public)

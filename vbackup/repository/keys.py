@@ -27,6 +27,7 @@ from vbackup.api import ConfigError, Corrupt, NotFound, Transport, WrongKey, clo
 from vbackup.repository import hybrid
 from vbackup.repository.bounded import bounded
 from vbackup.repository.layout import KEYS
+from vbackup.repository.removals import is_removed
 from vbackup.repository.sealing import Keys, Ring, derive
 
 KEY_FILE_PREFIX = b"VBACKUP-KEY-1:"
@@ -177,6 +178,7 @@ def unlock(transport: Transport, secret: bytes, repository: bytes) -> tuple[str,
     broken: list[str] = []
     closed: list[str] = []
     opened: dict[str, Ring] = {}
+    slots: dict[str, Slot] = {}
     seen = 0
     for key, slot in read_slots(transport):
         seen += 1
@@ -188,11 +190,19 @@ def unlock(transport: Transport, secret: bytes, repository: bytes) -> tuple[str,
                 if data is None:
                     closed.append(key)
                 else:
-                    opened[key] = Ring.model_validate_json(data)
+                    opened[key], slots[key] = Ring.model_validate_json(data), slot
             except ValidationError:
                 broken.append(key)
     if opened:
-        return _newest(opened)
+        known = Keys(_newest(opened)[1], repository)
+        left = {
+            key: ring
+            for key, ring in opened.items()
+            if not is_removed(transport, known, slots[key].mac, slots[key].generation)
+        }
+        if not left:
+            raise WrongKey(f"the key was removed, and {min(opened)} was put back", hint="set `key:` to another key")
+        return _newest(left)
     if not seen:
         raise NotFound("the repository has no key slots", hint="restore the objects under keys/ from a copy")
     if len(broken) == seen:

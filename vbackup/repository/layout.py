@@ -13,6 +13,7 @@ ENDED = "ended"
 CONDEMNED = "condemned"
 PROTECTED = "protected"
 DELETIONS = "deletions"
+REMOVED = "removed"
 
 DEFAULT_CHUNK_SIZE = 128 << 10
 PACK_SIZE = 32 << 20

@@ -79,6 +79,13 @@ class Needs(AbstractContextManager["Needs"]):
             self._points.add(point.id)
         self._flush()
 
+    def clear(self) -> None:
+        """Forget all points."""
+        self._points.clear()
+        self._nodes.clear()
+        self._batch.clear()
+        self._run("DELETE FROM plan.needed")
+
     def _tree(self, shape: Shape, root: bytes) -> None:
         level = shape.depth
         front = {root} - {ZERO_ID}
@@ -117,6 +124,11 @@ class Needs(AbstractContextManager["Needs"]):
                 db.executemany("INSERT OR IGNORE INTO plan.needed VALUES (?)", zip(ids))
 
         self._do(insert)
+
+    @property
+    def points(self) -> set[str]:
+        """Ids of the points that were added."""
+        return self._points
 
     # -- questions ------------------------------------------------------------------------------------------------
 

@@ -13,9 +13,9 @@ import platform
 import re
 import threading
 from collections.abc import Callable, Collection, Iterable, Mapping
-from datetime import datetime
+from typing import NamedTuple
 
-from pydantic import Field
+from pydantic import AwareDatetime, Field
 
 from vbackup.api import AccessDenied, Corrupt, Interrupted, Locked, NotFound, Transport, VBackupError, clock
 from vbackup.repository.documents import Document, get_document, put_document
@@ -35,7 +35,7 @@ class Beat(Document):
 
     host: str = Field(max_length=256)
     process: int
-    time: datetime
+    time: AwareDatetime
     """By the session's own clock."""
     seen: tuple[str, ...] | None = None
     """Condemnations whose packs it does not build on; None: it may build on anything."""
@@ -184,38 +184,53 @@ def remove_beats(transport: Transport, session: str) -> None:
         transport.delete(info.key)
 
 
-def list_verdicts(transport: Transport) -> dict[str, list[str]]:
-    """Return the object keys of what was said of ended sessions, by session."""
-    verdicts: dict[str, list[str]] = {}
+def list_ended(transport: Transport) -> dict[str, list[str]]:
+    """Return the object keys of what was said of ended sessions, by session; none while one is being ended."""
+    ended: dict[str, list[str]] = {}
     for info in transport.list(ENDED):
-        match = _ENDED.fullmatch(info.key)
-        if match and match[2] != _DOOR:
-            verdicts.setdefault(match[1], []).append(info.key)
-    return verdicts
+        if match := _ENDED.fullmatch(info.key):
+            said = ended.setdefault(match[1], [])
+            if match[2] != _DOOR:
+                said.append(info.key)
+    return ended
 
 
-def points_that_do_not_count(
-    transport: Transport, keys: Keys, sessions: Mapping[str, str], known: dict[str, Honoured]
-) -> tuple[set[str], dict[str, str]]:
-    """Return those points (``sessions`` has point ids with their sessions') that were put after their session's end.
+def list_verdicts(transport: Transport) -> dict[str, list[str]]:
+    """Return the object keys of what was said of sessions that have been ended, by session."""
+    return {session: said for session, said in list_ended(transport).items() if said}
 
-    The second result says why it cannot be told of some. List points before, and call this after: PRUNE.md says why.
-    ``known`` keeps what was read for the next call.
+
+class Verdict(NamedTuple):
+    """What the ends of sessions mean for points, by their ids."""
+
+    late: set[str]
+    """Put after their session was ended: they do not count."""
+    doubtful: dict[str, str]
+    """Whether they count cannot be told, and why."""
+    open: set[str]
+    """Their session is being ended: they count for now."""
+
+
+def judge(transport: Transport, keys: Keys, sessions: Mapping[str, str], known: dict[str, Honoured]) -> Verdict:
+    """Say which points do not count; ``sessions`` has point ids with their sessions'.
+
+    List points before, and call this after: PRUNE.md says why. ``known`` keeps what was read for the next call.
     """
-    verdicts = list_verdicts(transport)
-    out: set[str] = set()
-    doubtful: dict[str, str] = {}
-    for point_id, session in sessions.items():
-        for key in verdicts.get(session, ()):
+    ended = list_ended(transport)
+    verdict = Verdict(set(), {}, {point for point, session in sessions.items() if ended.get(session) == []})
+    for point, session in sessions.items():
+        for key in ended.get(session, ()):
             try:
                 if key not in known:
                     known[key] = get_document(transport, keys, key, Honoured)
             except (Corrupt, NotFound) as error:  # a verdict stays for ever: one that is listed must be there
-                doubtful[point_id] = f"whether it counts cannot be told: {error.message}"
+                verdict.doubtful[point] = f"whether it counts cannot be told: {error.message}"
                 continue
-            if point_id not in known[key].points:
-                out.add(point_id)
-    return out, {point_id: reason for point_id, reason in doubtful.items() if point_id not in out}
+            if point not in known[key].points:
+                verdict.late.add(point)
+    for point in verdict.late & verdict.doubtful.keys():
+        del verdict.doubtful[point]
+    return verdict
 
 
 def blocking(beats: Iterable[tuple[int, Beat]], condemnation: str) -> bool:

@@ -7,6 +7,7 @@ free space that a prune needs, beside its index.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
 import time
@@ -59,10 +60,13 @@ class Prune:
 
     store: ChunkStore
     catalogue: Catalogue
-    session: Session
+    session: Session | None
+    """None: nothing is written, the order is a dry run."""
     chunk_size: int
     order: PruneOrder
     stop: threading.Event
+    locks: Mapping[str, float]
+    """Until when objects are locked, as far as this host has done it; seconds since 1970."""
     notes: list[str] = field(default_factory=list)
     freed: int = 0
     rewritten: int = 0
@@ -150,14 +154,20 @@ class Prune:
         To write them anew would give back no space. Those that nothing needs are condemned all the same: writers
         extend the locks of all packs that are not.
         """
-        now, locks = clock.now().timestamp(), self.store.cache.locks()
-        return {name for name in packs if locks.get(pack_key(name), 0) > now}
+        now = clock.now().timestamp()
+        return {name for name in packs if self.locks.get(pack_key(name), 0) > now}
 
     def _believe_the_store(self, needs: Needs) -> int:
         """Some chunk is nowhere: that must be the store's fault, and not the cache's, before anything is condemned."""
         self.store.cache.clear()
-        self._look()
-        if lost := needs.lost():
+        while True:
+            needs.clear()  # of points that were deleted meanwhile another prune may have taken what they needed
+            self._list(needs)
+            self._look()
+            lost = needs.lost()
+            if not lost or needs.points <= self.catalogue.sessions().keys():
+                break
+        if lost:
             self.notes.append(f"{lost} chunks that restore points need are in no pack: run `vbackup check`")
         return lost
 
@@ -205,24 +215,22 @@ class Prune:
     def _copy(self, places: Sequence[Place]) -> None:
         """Copy blobs as they are into new packs. Raises `Corrupt` for one that is not what was stored.
 
-        What is read wrong once must not be wrong for ever. Where this key cannot tell, the pack's name does.
+        Packs are read whole: one request each, and their names tell whether all of it is as it was written. Where a
+        name does not, each blob must show it: what is read wrong once must not be wrong for ever.
         """
+        if self.session is None:
+            raise ValueError("a dry run copies nothing")
         packs = PackCheck(self.store, lambda _: None)
-        name, whole = b"", b""
-        for place in places:
-            blob = self.store.transport.get(pack_key(place.pack), place.offset, place.length)
-            verdict = packs.verdict(place, blob)
-            if verdict is None and name != place.pack:
-                name, whole = place.pack, self.store.transport.get(pack_key(place.pack))
-            if verdict is None and blake3(whole).digest() == name:
-                verdict, blob = True, whole[place.offset : place.offset + place.length]
-            if not verdict:
-                self.store.cache.suspect([place.pack])
-                raise Corrupt(
-                    f"pack {pack_key(place.pack)} is not what was stored", hint="run `vbackup check --repair`"
-                )
-            self.session.copy(place.origin, place.id, place.kind, blob, place.size)
-            self.rewritten += place.length
+        for name, group in itertools.groupby(places, lambda place: place.pack):
+            data = self.store.transport.get(pack_key(name))
+            whole = blake3(data).digest() == name
+            for place in group:
+                blob = data[place.offset : place.offset + place.length]
+                if not whole and not packs.verdict(place, blob):
+                    self.store.cache.suspect([name])
+                    raise Corrupt(f"pack {pack_key(name)} is not what was stored", hint="run `vbackup check --repair`")
+                self.session.copy(place.origin, place.id, place.kind, blob, place.size)
+                self.rewritten += place.length
         self.session.flush()
 
     # -- phase two ------------------------------------------------------------------------------------------------
@@ -354,7 +362,7 @@ class Prune:
 
     def _end_silent(self) -> None:
         """End all sessions that seem dead, those of prunes, too: what they stored is kept for them until then."""
-        if self.order.dry_run:
+        if self.session is None:
             return
         beats = latest_beats(self.store.transport, self.store.keys)
         beats.pop(self.session.id, None)

@@ -15,10 +15,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pydantic import Field
 
 from vbackup.api import AccessDenied, Corrupt, Locked, NotFound, Transport
+from vbackup.repository.condemned import Condemnation
 from vbackup.repository.documents import Document, get_document, put_document
 from vbackup.repository.keys import read_slots
-from vbackup.repository.layout import CONDEMNED, DELETIONS, ENDED, PROTECTED, SESSIONS
-from vbackup.repository.presence import Honoured, end_session, latest_beats, list_sessions, list_verdicts
+from vbackup.repository.layout import CONDEMNED, DELETIONS, ENDED, PROTECTED, REMOVED, SESSIONS
+from vbackup.repository.presence import Beat, Honoured, end_session, latest_beats, list_sessions, list_verdicts
+from vbackup.repository.removals import Removal
 from vbackup.repository.sealing import Keys
 
 _AT_ONCE = 8
@@ -49,7 +51,7 @@ def is_damaged(transport: Transport, keys: Keys, key: str) -> bool:
     """Whether a record is there and cannot be opened; one that fails is read twice."""
     for _ in range(2):
         try:
-            get_document(transport, keys, key, Document)
+            get_document(transport, keys, key, _TYPES[key.partition("/")[0]])
         except NotFound:
             return False
         except Corrupt:
@@ -125,6 +127,19 @@ class Records:
         self._transport.delete(key)
         return "it was removed; hosts that knew the points that it named report them as gone"
 
+    def _removed(self, _: str) -> None:
+        """It stays, and counts all the same when keys are rotated: without it, the slot could come back."""
+
+
+_TYPES: Mapping[str, type[Document]] = {
+    SESSIONS: Beat,
+    ENDED: Honoured,
+    CONDEMNED: Condemnation,
+    PROTECTED: Protection,
+    DELETIONS: Deletion,
+    REMOVED: Removal,
+}
+
 
 _REPAIRS: Mapping[str, Callable[[Records, str], str | None]] = {
     SESSIONS: Records._session,  # noqa: SLF001 - before what asks for sessions
@@ -132,4 +147,5 @@ _REPAIRS: Mapping[str, Callable[[Records, str], str | None]] = {
     CONDEMNED: Records._condemned,  # noqa: SLF001
     PROTECTED: Records._protected,  # noqa: SLF001
     DELETIONS: Records._deletion,  # noqa: SLF001
+    REMOVED: Records._removed,  # noqa: SLF001
 }

@@ -88,7 +88,8 @@ class Session:
         self._presence.announce()
         try:
             look = store.look(adopt=not is_prune)
-            look.need_certainty()
+            if not is_prune:  # which has to end sessions of the dead before anything can be repaired
+                look.need_certainty()
             # Only now: a base that was there before the condemnations were listed may have been pruned since.
             self._bases = {base_map(disk.content) for point in catalogue.points() for disk in point.disks}
             self._presence.declare(look.condemned)

@@ -73,6 +73,7 @@ class ChunkStore:
         self.keys = keys
         self.cache = cache
         self.chains = Chains(keys, codec)
+        self._codec = codec
         self.condemnations = Condemnations(transport, keys)
         self.is_doubtful = False
         """Whether packs are missing or were found damaged; known after `look`."""
@@ -82,6 +83,10 @@ class ChunkStore:
         self._generation = 0  # goes up when the cache was brought up to the store
         self._rebuilt = False
         self._last_refresh = -_REFRESH_SECONDS
+
+    def beside(self, cache: Cache) -> ChunkStore:
+        """Return the same store, seen through another cache."""
+        return ChunkStore(self.transport, self.keys, self._codec, cache, conditional=self.puts_if_absent)
 
     def look(self, *, adopt: bool = False) -> Look:
         """Bring the cache up to the store, and say what of it may be built on; ``adopt`` unlisted packs, too."""

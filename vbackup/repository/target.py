@@ -14,6 +14,7 @@ from typing import ClassVar
 from pydantic import BaseModel
 
 from vbackup.api import (
+    AccessDenied,
     Block,
     CheckOrder,
     CheckReport,
@@ -77,7 +78,7 @@ class _Open:
             raise Corrupt(f"object {REPOSITORY} of {context.alias} is not what was stored")
         self.chunk_size = description.chunk_size
         self.keys = keys
-        anchor = Anchor(context.state_dir / "seen", repository, keys.family, self._deleted)
+        anchor = Anchor(context.state_dir / "seen", keys, self._deleted)
         anchor.check()
         self.anchor = anchor
         self.cache = _open_cache(context, description.id)
@@ -98,9 +99,9 @@ class _Open:
                 continue  # a repair has removed it
         return deleted
 
-    def session(self, codecs: Sequence[Codec], *, is_prune: bool = False) -> Session:
+    def session(self, codecs: Sequence[Codec]) -> Session:
         """Begin to write."""
-        return Session(self.store, self.catalogue, codecs, self.chunk_size, self.locks, is_prune=is_prune)
+        return Session(self.store, self.catalogue, codecs, self.chunk_size, self.locks)
 
 
 class Repository:
@@ -284,20 +285,33 @@ class Repository:
         self.forget([point.id for point in points])
 
     def forget(self, ids: Sequence[str]) -> None:
-        """Delete points' objects by their ids, on record, whatever is or was in them."""
-        opened, transport = self._open(), self._context.transport
-        if ids:
-            put_document(transport, opened.keys, f"{DELETIONS}/{os.urandom(16).hex()}", Deletion(points=tuple(ids)))
-        locked: list[Locked] = []
+        """Delete points' objects by their ids, on record, whatever is or was in them.
+
+        The record is there first, so that nothing is ever gone without one. Points that the store does not delete then
+        get off it: were they hidden later, nobody would miss them.
+        """
+        if not ids:
+            return
+        transport, record = self._context.transport, self._record(ids)
+        refused: dict[str, VBackupError] = {}
         for point in ids:
             try:
                 transport.delete(point_key(point))
-            except Locked as error:
-                locked.append(error)
+            except (AccessDenied, Locked) as error:
+                refused[point] = error
                 continue
             transport.delete(f"{PROTECTED}/{point}")
-        if locked:
-            raise locked[0]
+        if refused:
+            if gone := [point for point in ids if point not in refused]:
+                self._record(gone)
+            with contextlib.suppress(AccessDenied, Locked):
+                transport.delete(record)
+            raise next(iter(refused.values()))
+
+    def _record(self, deleted: Sequence[str]) -> str:
+        key = f"{DELETIONS}/{os.urandom(16).hex()}"
+        put_document(self._context.transport, self._open().keys, key, Deletion(points=tuple(deleted)))
+        return key
 
     def protected(self) -> Mapping[str, str]:
         """Protected points' ids, and why."""
@@ -325,10 +339,20 @@ class Repository:
     def prune(self, order: PruneOrder) -> PruneReport:
         """Give back the space of what no point needs; see PRUNE.md."""
         opened = self._open()
-        session = opened.session(self._context.codecs, is_prune=True)
+        with contextlib.closing(Cache(None)) as cache:  # filled from the store alone: a rotten one must delete nothing
+            return self._prune(opened, opened.store.beside(cache), order)
+
+    def _prune(self, opened: _Open, store: ChunkStore, order: PruneOrder) -> PruneReport:
+        doubtful = [name for name, pack in opened.cache.packs().items() if pack.suspect]
+        locks = opened.cache.locks()
+        if order.dry_run:
+            store.look()
+            store.cache.suspect(doubtful)
+            return Prune(store, opened.catalogue, None, opened.chunk_size, order, self._stop, locks).run()
+        session = Session(store, opened.catalogue, self._context.codecs, opened.chunk_size, opened.locks, is_prune=True)
         try:
-            prune = Prune(opened.store, opened.catalogue, session, opened.chunk_size, order, self._stop)
-            report = prune.run()
+            store.cache.suspect(doubtful)
+            report = Prune(store, opened.catalogue, session, opened.chunk_size, order, self._stop, locks).run()
         except BaseException:
             session.close(keep=False)
             raise

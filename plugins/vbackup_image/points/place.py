@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 import secrets
-from collections.abc import Collection, Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -17,6 +18,8 @@ from vbackup_qemu.host import sync_directory, translated
 
 _MACHINE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~-]*")
 """What `layout.machine_directory` returns; other directories (``lost+found``) are none of ours."""
+_SHORT_ID = re.compile(r".+-([0-9a-f]{8})")
+"""What `layout.point_directory` returns."""
 
 
 class Identity(BaseModel):
@@ -69,39 +72,47 @@ def points(root: Path) -> tuple[list[Point], list[Damage]]:
     """Return the points that can be read, oldest first, and those that cannot."""
     found: list[Point] = []
     damaged: list[Damage] = []
-    for directory in point_directories(root):
-        try:
-            found.append(_point(root, directory))
-        except NotFound:
-            continue  # deleted meanwhile
-        except Corrupt as error:
-            damaged.append(Damage(_short_id(directory), directory.parent.name, "", 0, 0, error.message))
+    for name, (directory, what) in _look(root).items():
+        if isinstance(what, Point):
+            found.append(what)
+        else:
+            damaged.append(Damage(name, directory.parent.name, "", 0, 0, what.message))
     return sorted(found, key=lambda point: (point.time, point.id)), damaged
 
 
-def unreadable(root: Path, ids: Collection[str]) -> list[Path]:
-    """Return the directories of those points that cannot be read and are named by ``ids``, as `points` names them."""
-    found: list[Path] = []
-    for directory in point_directories(root):
+def unreadable(root: Path) -> Mapping[str, Path]:
+    """Return the directories of the points that cannot be read, by what `points` calls them."""
+    return {name: directory for name, (directory, what) in _look(root).items() if not isinstance(what, Point)}
+
+
+def _look(root: Path) -> dict[str, tuple[Path, Point | Corrupt]]:
+    """Return all points by their ids; those that cannot be read by the digits of theirs that the directory's name has.
+
+    A directory that is not where its point belongs (a copy that somebody keeps), or whose digits another has as well,
+    goes by its path below the root: nothing but its whole name may mean it.
+    """
+    found: dict[str, tuple[Path, Point | Corrupt]] = {}
+    directories = list(point_directories(root))
+    count = Counter(_short_id(directory) for directory in directories)
+    for directory in directories:
+        path, short = str(directory.relative_to(root)), _short_id(directory)
         try:
-            _point(root, directory)
+            point = load(directory).point
         except NotFound:
+            continue  # deleted meanwhile
+        except Corrupt as error:
+            found[short if short and count[short] == 1 else path] = directory, error
             continue
-        except Corrupt:
-            if _short_id(directory) in ids:
-                found.append(directory)
+        if point_directory(root, point) == directory:
+            found[point.id] = directory, point
+        else:
+            found[path] = directory, Corrupt(f"{directory} holds the restore point of another directory")
     return found
 
 
 def _short_id(directory: Path) -> str:
-    return directory.name[-8:]
-
-
-def _point(root: Path, directory: Path) -> Point:
-    point = load(directory).point
-    if point_directory(root, point) != directory:
-        raise Corrupt(f"{directory} holds the restore point of another directory")
-    return point
+    matched = _SHORT_ID.fullmatch(directory.name)
+    return matched[1] if matched else ""
 
 
 def point_directories(root: Path) -> Iterator[Path]:

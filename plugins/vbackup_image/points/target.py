@@ -185,14 +185,16 @@ class ImageTarget:
     def forget(self, ids: Sequence[str]) -> None:
         """See `Target.forget`. Raises: `Busy`."""
         root = self._root()
-        delete_directories(self._host, root, place.unreadable(root, ids))
+        delete_directories(self._host, root, [path for name, path in place.unreadable(root).items() if name in ids])
 
     def protected(self) -> Mapping[str, str]:
-        """See `Target.protected`."""
+        """See `Target.protected`; a point that cannot be read goes by what `damaged_points` calls it."""
+        root = self._root()
+        directories = {point.id: point_directory(root, point) for point in self.points()}
         reasons = {}
-        for point in self.points():
+        for name, directory in {**place.unreadable(root), **directories}.items():
             with suppress(NotFound):
-                reasons[point.id] = read_document(self._place_of(point) / PROTECTED).decode(errors="replace").rstrip()
+                reasons[name] = read_document(directory / PROTECTED).decode(errors="replace").rstrip()
         return reasons
 
     def protect(self, point: Point, reason: str) -> None:
