@@ -96,7 +96,7 @@ class Worker:
         """Retention, with no mercy: any points may go, the newest and all of a machine's included."""
         time.sleep(self.rng.uniform(0, 1))
         points = repository.points()
-        surplus = len(points) - self.rng.choice([0, 2, 5, 10, 30])
+        surplus = len(points) - self.rng.choice([2, 4, 8, 12, 30])
         chosen = self.rng.sample(points, max(surplus, min(len(points), self.rng.randint(0, 2))))
         if chosen:
             self.journal.note("deleting", points=[point.id for point in chosen])

@@ -66,10 +66,11 @@ class Catalogue:
             except Corrupt as error:
                 damage.append(Damage(point, "", "", 0, 0, error.message))
         self._cache.set_points({}, {each.point for each in damage})
-        late, doubtful = verdict.late - self._anchor.seen(), dict(verdict.doubtful)
-        doubtful |= dict.fromkeys(
-            verdict.late - late, "it counted here before, and a record says now that it never did"
-        )
+        late = verdict.late.keys() - self._anchor.seen()
+        doubtful = {
+            **verdict.doubtful,
+            **{point: _contested(verdict.late[point]) for point in verdict.late.keys() - late},
+        }
         there = stored.keys() | {each.point for each in damage}
         damage += [Damage(point, "", "", 0, 0, doubtful[point]) for point in sorted(heads.keys() & doubtful.keys())]
         counting = {point: head for point, head in heads.items() if point not in late and point not in doubtful}
@@ -140,3 +141,10 @@ class Catalogue:
         except Corrupt:
             self._cache.set_points({}, [point_id])
             raise
+
+
+def _contested(key: str) -> str:
+    return (
+        f"it counted here before, and object {key} says that it never did: somebody may have misused a key that "
+        "writes; remove that object from the store if so"
+    )

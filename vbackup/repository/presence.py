@@ -203,8 +203,8 @@ def list_verdicts(transport: Transport) -> dict[str, list[str]]:
 class Verdict(NamedTuple):
     """What the ends of sessions mean for points, by their ids."""
 
-    late: set[str]
-    """Put after their session was ended: they do not count."""
+    late: dict[str, str]
+    """Put after their session was ended: they do not count, as the record of that key says."""
     doubtful: dict[str, str]
     """Whether they count cannot be told, and why."""
     open: set[str]
@@ -217,7 +217,7 @@ def judge(transport: Transport, keys: Keys, sessions: Mapping[str, str], known: 
     List points before, and call this after: PRUNE.md says why. ``known`` keeps what was read for the next call.
     """
     ended = list_ended(transport)
-    verdict = Verdict(set(), {}, {point for point, session in sessions.items() if ended.get(session) == []})
+    verdict = Verdict({}, {}, {point for point, session in sessions.items() if ended.get(session) == []})
     for point, session in sessions.items():
         for key in ended.get(session, ()):
             try:
@@ -227,8 +227,8 @@ def judge(transport: Transport, keys: Keys, sessions: Mapping[str, str], known: 
                 verdict.doubtful[point] = f"whether it counts cannot be told: {error.message}"
                 continue
             if point not in known[key].points:
-                verdict.late.add(point)
-    for point in verdict.late & verdict.doubtful.keys():
+                verdict.late[point] = key
+    for point in verdict.late.keys() & verdict.doubtful.keys():
         del verdict.doubtful[point]
     return verdict
 

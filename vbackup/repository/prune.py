@@ -97,7 +97,7 @@ class Prune:
             raise Corrupt(
                 f"{len(listing.damage)} restore points cannot be read, so what they need cannot be told "
                 f"({first.point[:8]}: {first.reason})",
-                hint="nothing was deleted; bring them back from a copy, or give them up with `vbackup delete`",
+                hint="nothing was deleted; mend that, bring them back from a copy, or give them up: `vbackup delete`",
             )
         try:
             needs.add(head.point for point, head in listing.heads.items() if point not in self.order.without)
