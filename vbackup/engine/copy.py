@@ -85,7 +85,7 @@ class DiskCopy:
         disk = self.writer.disk(self.source.size, base)
         extents = align(self.source.extents(full=full_reason is not None), self.writer.block_size, self.source.size)
         if base is not None and base.size > self.source.size:
-            extents = _read_from(extents, self.source.size // self.writer.block_size * self.writer.block_size)
+            extents = unchanged_below(extents, self.source.size // self.writer.block_size * self.writer.block_size)
         steps = _Steps(self, disk, extents, is_full=full_reason is not None)
         for block in self.source.read(steps.ranges()):
             if self.stop.is_set():
@@ -117,8 +117,8 @@ class DiskCopy:
         )  # fmt: skip
 
 
-def _read_from(extents: Iterator[Extent], limit: int) -> Iterator[Extent]:
-    """Call data what is unchanged from ``limit`` on: a last block that a disk was cut down to is none of the base."""
+def unchanged_below(extents: Iterator[Extent], limit: int) -> Iterator[Extent]:
+    """Call data what is unchanged from ``limit`` on: there a resized disk shares no whole block with its base."""
     for extent in extents:
         if extent.kind is not Kind.UNCHANGED or extent.end <= limit:
             yield extent

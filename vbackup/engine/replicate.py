@@ -19,14 +19,13 @@ from vbackup.api import (
     Exchanger,
     Extent,
     Interrupted,
-    Kind,
     Point,
     PointDisk,
     Range,
     Target,
     Writer,
 )
-from vbackup.engine.copy import DiskCopy
+from vbackup.engine.copy import DiskCopy, unchanged_below
 from vbackup.engine.parallel import Stop, side_by_side
 
 
@@ -122,7 +121,7 @@ class _PointSource:
     def extents(self, *, full: bool) -> Iterator[Extent]:
         """See `SourceDisk.extents`. Raises `Corrupt` also when it is the earlier point that is damaged."""
         extents = self._target.extents(self._point, self.key, None if full else self._since)
-        return _unchanged_below(extents, self._comparable)
+        return unchanged_below(extents, self._comparable)
 
     def read(self, ranges: Iterable[Range]) -> Iterator[Block]:
         """See `SourceDisk.read`."""
@@ -140,15 +139,3 @@ class _PointSource:
         except Corrupt as error:
             self._asked = error
             raise
-
-
-def _unchanged_below(extents: Iterable[Extent], limit: int) -> Iterator[Extent]:
-    """Beyond ``limit`` a disk that was resized has blocks of another length: they are read."""
-    for extent in extents:
-        if extent.kind is not Kind.UNCHANGED or extent.end <= limit:
-            yield extent
-            continue
-        if extent.offset < limit:
-            yield Extent(extent.offset, limit - extent.offset, Kind.UNCHANGED)
-        start = max(extent.offset, limit)
-        yield Extent(start, extent.end - start, Kind.DATA)
