@@ -12,6 +12,7 @@ import pytest
 
 from tests.support import back_up, guest, noise, repository
 from vbackup.api import Block, Corrupt, Point, PruneOrder, Range, Unavailable, VBackupError
+from vbackup.repository.damaged import publish
 from vbackup.repository.keys import new_private_key
 from vbackup.repository.presence import end_session
 from vbackup.repository.target import Repository
@@ -20,7 +21,8 @@ from vbackup.testing.transports import FaultyTransport, MemoryTransport
 
 CHUNK = 16 << 10
 KINDS = (
-    "repository", "keys", "packs", "index", "points", "protected", "deletions", "sessions", "ended", "condemned",
+    "repository", "keys", "removed", "packs", "index", "damaged", "points", "protected", "deletions", "sessions",
+    "ended", "condemned",
 )  # fmt: skip
 
 
@@ -100,7 +102,10 @@ class _Maker:
 
 
 def make(place: Path) -> History:
-    """Backups of two machines, a point protected, one deleted, a dead run, a session that was ended, garbage."""
+    """Backups of two machines, a point protected, one deleted, a dead run, a session that was ended, garbage.
+
+    Two keys were removed, and two packs are known to be damaged.
+    """
     made = _Maker(place)
     web = guest(made.lab, "web", noise(20 * CHUNK + 100, 1), noise(CHUNK, 2) + bytes(5 << 20) + noise(CHUNK, 3))
     web.files = {"nvram": noise(2 * CHUNK + 7, 4)}
@@ -117,7 +122,11 @@ def make(place: Path) -> History:
     made.target.protect(points[0], "the first one")
     made.target.protect(points[1], "the other machine")
     _, public = new_private_key()
-    made.target.key_ring().add_recipient(public, "offline", read=True)
+    ring = made.target.key_ring()
+    ring.add_recipient(public, "offline", read=True)
+    for name in ("of one who left", "of another"):
+        _, public = new_private_key()
+        ring.remove(ring.add_recipient(public, name, read=True).id)
     made.target.delete([gone])
     (record,) = (info.key for info in made.store.list("deletions"))
     del made.truth[gone.id]
@@ -145,6 +154,7 @@ def _finish(made: _Maker, points: list[Point], before: dict[str, bytes], record:
     garbage = frozenset(packs[name] for name in packs.keys() - needed)
     for name in sorted(packs.keys() - needed)[:2]:
         opened.store.condemnations.put([bytes.fromhex(name)])
+        publish(made.store, [bytes.fromhex(name)])
     assert made.target.verify(made.target.points(), lambda size: None) == []
     made.target.prune(PruneOrder(dry_run=True))
     made.target.close()
@@ -157,7 +167,7 @@ def _finish(made: _Maker, points: list[Point], before: dict[str, bytes], record:
     points_by_id = {point.id: point for point in points}
     truth = {point.id: made.truth[point.id] for point in points}
     now = objects(made.store)
-    assert all(any(key.startswith(kind) for key in now) for kind in KINDS)
+    assert {key.partition("/")[0] for key in now} == {*KINDS}
     return History(made.lab, now, before, truth, points_by_id, places, record, garbage, objects(other.store))
 
 

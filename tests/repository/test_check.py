@@ -514,7 +514,10 @@ def duplicate(place, key):
 def test_another_pack_with_the_same_chunk_makes_damage_harmless(place):
     key = place.packs()[0]
     duplicate(place, key)
-    for entry in place.pack(key).entries[20:30]:
+    elsewhere = {entry.id for other in place.packs() if other != key for entry in place.pack(other).entries}
+    twice = [entry for entry in place.pack(key).entries if entry.id in elsewhere]
+    assert len(twice) > 200
+    for entry in twice[20:30]:
         place.flip(key, entry.offset + 20)
     lost = place.unreadable()
     assert not lost
@@ -538,7 +541,7 @@ def test_what_is_whole_in_a_damaged_pack_is_moved_and_the_rest_reported(place):
     lost = place.unreadable()
     report = place.check(REPAIR)
     assert ranges(report) == lost == place.unreadable()
-    assert len(lost) in (3, 6)
+    assert 3 <= len(lost) <= 6  # by point, and chunks lie in a pack in any order
     assert {damage.machine for damage in report.damage} == {"web"}
     assert any("copied" in done for done in report.repaired)
     # Others know, build on nothing in it, and keep it: what is lost may be readable another day.

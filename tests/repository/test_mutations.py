@@ -31,7 +31,7 @@ SEED = int(os.environ.get("MUTATIONS_SEED", "0")) or random.SystemRandom().randr
 RANDOM = 6
 """Bits flipped at random places of each object, beside those at fixed ones."""
 SHARDS = 4
-HARMLESS = {"index", "protected", "deletions", "sessions", "condemned"}
+HARMLESS = {"removed", "index", "damaged", "protected", "deletions", "sessions", "condemned"}
 """Kinds that say nothing of points: whatever becomes of them, all points can be read."""
 
 
@@ -232,7 +232,7 @@ def is_silent(history: History, mutation: Mutation, host: str) -> bool:
         return removed or key != max(each for each in history.of(kind) if each[:41] == key[:41])  # the last one counts
     if kind == "deletions":  # nobody asks for it who has not known the point
         return removed or host != "behind" or (key != history.record and history.record not in mutation.objects)
-    if kind == "ended" and key.endswith("/0"):
+    if kind == "damaged" or (kind == "ended" and key.endswith("/0")):
         return True  # it says all by being there
     if kind == "packs":
         return key in history.garbage
@@ -241,7 +241,7 @@ def is_silent(history: History, mutation: Mutation, host: str) -> bool:
     if kind == "keys":  # names of slots say nothing, and they come and go: the key must open one, and all be genuine
         left = [data for key, data in mutated(history, mutation).items() if key.startswith("keys/")]
         return any(b'"key-file"' in data for data in left) and {*left} <= {history.now[key] for key in history.of(kind)}
-    return removed and kind in {"protected", "ended", "condemned"}
+    return removed and kind in {"removed", "protected", "ended", "condemned"}
 
 
 @pytest.mark.parametrize("shard", range(SHARDS))
@@ -262,8 +262,9 @@ def check(history: History, mutation: Mutation, name: str, place, *, writes: boo
     fresh = target(store, place / "other")
     try:
         host.look(mutation)
-        if writes:
+        if writes or mutation.key.startswith("removed/"):  # these matter only once a removed slot is back
             host.check()
+        if writes:
             host.write(fresh)
         assert any(map(host.has_named, mutation.objects)) or is_silent(history, mutation, name), host.complaints
     except Exception as error:
