@@ -4,7 +4,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 PACKAGES := python3 python3-dev python3-venv gcc pkg-config libvirt-dev \
   libvirt-daemon-system libvirt-clients qemu-system-x86 qemu-utils qemu-block-extra libnbd0 nbdkit ovmf seabios \
-  swtpm swtpm-tools openssh-client openssh-server strace cpio e2fsprogs util-linux
+  swtpm swtpm-tools openssh-client openssh-server strace cpio e2fsprogs util-linux iproute2 xfsprogs openssl \
+  libnfs13 nfs-ganesha nfs-ganesha-vfs rpcbind tgt libiscsi-bin samba ceph-mon ceph-osd radosgw ceph-common
 
 # Every worker has a libvirtd of its own where it may mount; else they would only wait for each other.
 WORKERS = $(shell unshare --mount true 2>/dev/null && echo auto || echo 1)
@@ -49,7 +50,7 @@ clean:
 	@echo "Installing vbackup and its tools into .venv"
 	@test -x $(BIN)/pip || $(PYTHON) -m venv .venv
 	@$(BIN)/pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
-	@$(BIN)/pip install --quiet --editable ".[libvirt]" --group dev
+	@$(BIN)/pip install --quiet --editable ".[libvirt,s3,sftp,smb]" --group dev
 	@touch $@
 
 .lab/packages: Makefile .ci/packages

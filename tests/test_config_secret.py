@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from vbackup.api import ConfigError, Level, NotFound, Unavailable, VBackupError
-from vbackup.config import SecretRef, load, schema
-from vbackup.config import secret as module
+from vbackup.api import ConfigError, Level, NotFound, SecretRef, Unavailable, VBackupError
+from vbackup.api import secret as module
+from vbackup.config import load, schema
 from vbackup.registry import Registry
 
 CANARY = "Kanarienvogel17"

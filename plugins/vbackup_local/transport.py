@@ -21,9 +21,9 @@ from pydantic import BaseModel, Field, field_validator
 from vbackup.api import AlreadyExists, Corrupt, Finding, NotFound, ObjectInfo, Options, Unsupported, checked_key
 from vbackup.api.clock import now
 from vbackup.api.hypervisor import Buffer
+from vbackup_files.failures import NOT_HERE, told
 from vbackup_local.check import examine
 from vbackup_local.directories import Directories
-from vbackup_local.failures import NOT_HERE, told
 
 _TEMPORARY = ".tmp-"
 _ABANDONED = timedelta(days=1)

@@ -87,7 +87,7 @@ class Libvirtd:
         Path("/etc/libvirt/libvirtd.conf").write_text(LIBVIRTD_CONF)
         with (self.root / "keeper.log").open("w") as log:
             self._keeper = subprocess.Popen(
-                [sys.executable, "-m", "tests.lab.keeper", str(self.root)],
+                [sys.executable, "-m", "tests.lab.keeper", str(self.root), "--libvirt"],
                 cwd=Path(__file__).parents[2],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,

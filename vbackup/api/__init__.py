@@ -58,6 +58,7 @@ from vbackup.api.machine import (
     Nic,
 )
 from vbackup.api.options import Options
+from vbackup.api.secret import SecretRef
 from vbackup.api.target import (
     CheckOrder,
     CheckReport,
@@ -141,6 +142,7 @@ __all__ = [
     "RestoreDisk",
     "RestoreRequest",
     "Run",
+    "SecretRef",
     "SinkDisk",
     "SourceDisk",
     "TakenOver",

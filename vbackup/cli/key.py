@@ -101,7 +101,7 @@ def add(
 
 
 def _add_passphrase(ring: KeyRing, env: str | None, file: Path | None, label: str, *, read: bool) -> KeySlot:
-    from vbackup.config import SecretRef
+    from vbackup.api import SecretRef
     from vbackup.jobs.keys import add_passphrase
 
     if env is not None or file is not None:

@@ -3,7 +3,6 @@
 from vbackup.config.build import schema
 from vbackup.config.loader import find, load
 from vbackup.config.models import Config, Entry, JobEntry, Keep, TargetEntry
-from vbackup.config.secret import SecretRef
 from vbackup.config.timezones import zone
 
-__all__ = ["Config", "Entry", "JobEntry", "Keep", "SecretRef", "TargetEntry", "find", "load", "schema", "zone"]
+__all__ = ["Config", "Entry", "JobEntry", "Keep", "TargetEntry", "find", "load", "schema", "zone"]

@@ -16,8 +16,7 @@ from pydantic import (
     field_validator,
 )
 
-from vbackup.api import Options, Quiesce
-from vbackup.config.secret import SecretRef
+from vbackup.api import Options, Quiesce, SecretRef
 from vbackup.config.timezones import checked
 
 ALIAS = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"

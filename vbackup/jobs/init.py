@@ -6,8 +6,7 @@ import os
 from functools import partial
 from pathlib import Path
 
-from vbackup.api import AccessDenied, AlreadyExists, ConfigError, Exchanger, Target
-from vbackup.config import SecretRef
+from vbackup.api import AccessDenied, AlreadyExists, ConfigError, Exchanger, SecretRef, Target
 from vbackup.config.models import EncodedTargetEntry
 from vbackup.jobs.site import Site, no_key
 from vbackup.repository.keys import new_key_file

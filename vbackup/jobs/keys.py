@@ -14,11 +14,11 @@ from vbackup.api import (
     KeyRing,
     KeySlot,
     NotFound,
+    SecretRef,
     Unsupported,
     WrongKey,
     clock,
 )
-from vbackup.config import SecretRef
 from vbackup.config.models import EncodedTargetEntry
 from vbackup.jobs.site import Site
 from vbackup.jobs.typed import parse_rows

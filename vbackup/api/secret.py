@@ -13,7 +13,9 @@ from typing import Any
 from pydantic import ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from vbackup.api import AccessDenied, ConfigError, Finding, Level, NotFound, Options, Unavailable
+from vbackup.api.doctor import Finding, Level
+from vbackup.api.errors import AccessDenied, ConfigError, NotFound, Unavailable
+from vbackup.api.options import Options
 
 MAX_BYTES = 64 << 10
 COMMAND_SECONDS = 60

@@ -1,0 +1,1 @@
+"""Real servers as pytest fixtures, for the tests of this tree and of ``plugins/*/tests``."""
