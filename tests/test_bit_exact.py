@@ -19,11 +19,11 @@ from blake3 import blake3
 from tests.lab.domain import Disk
 from tests.lab.fixtures import GuestFactory
 from tests.lab.guest import Guest
+from tests.servers.stores import REMOTE, MakeStore
 from tests.support import back_up, repository
 from vbackup.api import Hypervisor, HypervisorContext, Kind, Point, Range, Target, split
 from vbackup_image.plugin import ImageHypervisor
 from vbackup_libvirt.hypervisor import Libvirt
-from vbackup_local.transport import Local
 
 SIZE = 24 << 20
 MOST = 40 << 20
@@ -156,12 +156,14 @@ def digest(target: Target, point: Point) -> str:
     return hasher.update(bytes(disk.size - position)).hexdigest()
 
 
-WORLDS = ["image-qcow2", "image-raw", "libvirt-qcow2", "libvirt-raw", "libvirt-qcow2-small-chunks"]
+WORLDS = ["image-qcow2", "image-raw", "libvirt-qcow2", "libvirt-raw", "libvirt-qcow2-small"]
+WORLDS += [f"image-qcow2-{kind}" for kind in REMOTE]
+"""Hypervisor, format, and chunks that are small, or what the store is if it is no directory."""
 
 
 @pytest.mark.parametrize("world", WORLDS)
 def test_every_restore_point_ever_made_is_bit_exact(
-    world: str, tmp_path: Path, request: pytest.FixtureRequest, pytestconfig: pytest.Config
+    world: str, tmp_path: Path, make_store: MakeStore, request: pytest.FixtureRequest, pytestconfig: pytest.Config
 ) -> None:
     """Writes, zeroes, discards, resizes, power cycles and crashes; nothing of it may ever show in a restore."""
     seed = pytestconfig.getoption("seed") or random.randrange(1 << 32)
@@ -175,10 +177,10 @@ def test_every_restore_point_ever_made_is_bit_exact(
         factory: GuestFactory = request.getfixturevalue("make_guest")
         guest = factory(disks=(Disk("vda", size=SIZE, format=image_format),))
         stage = LibvirtWorld(image_format, tmp_path, rng, guest)
-    target = repository(
-        Local(Local.options.model_validate({"path": str(tmp_path / "store")})), tmp_path / "cache",
-        chunk_size=16 << 10 if more else 128 << 10,
-    )  # fmt: skip
+    store = make_store(more[0] if more and more[0] in REMOTE else "local")
+    chunk_size = 16 << 10 if more == ["small"] else 128 << 10
+    transport = store.transport()
+    target = repository(transport, tmp_path / "cache", chunk_size=chunk_size)
     target.init()
     moments: list[tuple[Point, str]] = []
     actions, weights = zip(*stage.steps, strict=True)
@@ -197,3 +199,4 @@ def test_every_restore_point_ever_made_is_bit_exact(
         assert any(point.disks[0].full_reason is None for point, _ in moments), "tracking was never used"
     stage.hypervisor.close()
     target.close()
+    transport.close()

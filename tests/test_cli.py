@@ -704,7 +704,7 @@ def test_amounts_for_people() -> None:
 
 
 def test_errors_of_the_tree_carry_their_kind_and_hint(vbackup: Vbackup, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*args: object) -> None:
+    def refuse(*args: object, **more: object) -> None:
         raise GuestError("web did not freeze", hint="install the agent")
 
     monkeypatch.setattr("vbackup.jobs.init.init", refuse)

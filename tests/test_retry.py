@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from vbackup.api import AccessDenied, AlreadyExists, NotFound, ObjectInfo, Unavailable
+from vbackup.api import AccessDenied, AlreadyExists, Interrupted, NotFound, ObjectInfo, Unavailable
 from vbackup.testing.transport_contract import TransportContract
 from vbackup.testing.transports import FaultyTransport, MemoryTransport
 from vbackup.wrappers.retry import RetryingTransport
@@ -100,10 +100,15 @@ def test_a_store_that_comes_back_is_waited_for(memory, operation):
 def test_a_store_that_stays_away_is_given_up_at_the_deadline(memory, operation):
     time = Time()
     faulty = FaultyTransport(memory, fail=first(10_000))
-    with pytest.raises(Unavailable, match=f"number {8}"):
+    with pytest.raises(Unavailable, match=r"number 8; given up after 20 s of trying again"):
         operation(retrying(faulty, time, deadline=20))
     assert time.waits == [0.25, 0.5, 1, 2, 4, 8, 4.25]  # the last attempt is made at the deadline
     assert faulty.operations == 8
+
+
+def test_without_patience_an_error_is_as_it_was(memory):
+    with pytest.raises(Unavailable, match=r"^get a number 1$"):
+        retrying(FaultyTransport(memory, fail=first(1)), Time(), deadline=0).get("a")
 
 
 @operations
@@ -246,6 +251,67 @@ def test_close_ends_waits(memory):
     thread.join(60)
     assert not thread.is_alive()
     assert len(errors) == 1
+
+
+def slow_down(*seconds):
+    """Fail the first operations with what the store asks for."""
+    return lambda number, *_: (
+        Unavailable("slow down", retry_after=seconds[number - 1]) if number <= len(seconds) else None
+    )
+
+
+@operations
+def test_a_store_is_left_alone_as_long_as_it_asks(memory, operation):
+    time = Time()
+    operation(retrying(FaultyTransport(memory, fail=slow_down(7, 0.1, 100)), time))
+    assert time.waits == [7, 0.5, 100]  # never shorter than without being asked
+
+
+def test_what_a_store_asks_for_ends_at_the_deadline(memory):
+    time = Time()
+    faulty = FaultyTransport(memory, fail=slow_down(*[3600] * 10))
+    with pytest.raises(Unavailable, match="slow down; given up after 60 s"):
+        retrying(faulty, time, deadline=60).get("a")
+    assert time.waits == [60]
+    assert faulty.operations == 2
+
+
+def test_all_operations_heed_what_one_was_told(memory):
+    time = Time()
+    begun = []
+    faulty = FaultyTransport(memory, fail=lambda number, *_: begun.append(time.now) or slow_down(50)(number))
+    transport = retrying(faulty, time)
+    told = threading.Thread(target=transport.get, args=("a",), daemon=True)
+
+    waiting = threading.Event()
+
+    def wait(seconds):
+        if threading.current_thread() is told:
+            waiting.set()
+            return not released.wait(60)
+        return time.wait(seconds)
+
+    released = threading.Event()
+    transport._wait = wait
+    told.start()
+    assert waiting.wait(60)
+    assert transport.get("a") == b"1"  # in another thread, and not before 50 s have gone
+    assert begun == [1000, 1050]
+    released.set()
+    told.join(60)
+    assert begun == [1000, 1050, 1050]
+    transport.size("a")
+    assert time.waits == [50]
+
+
+def test_being_stopped_ends_the_waiting_for_a_store_that_asked_for_it(memory):
+    time = Time()
+    transport = retrying(FaultyTransport(memory, fail=slow_down(50)), time)
+    transport._wait = lambda seconds: True
+    with pytest.raises(Unavailable, match=r"slow down$"):
+        transport.get("a")
+    with pytest.raises(Interrupted):
+        transport.get("a")
 
 
 def test_each_retry_is_logged_with_its_reason(memory, caplog):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
 import random
 import shutil
@@ -17,7 +18,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -25,6 +26,7 @@ from pathlib import Path
 from tests.chaos.roles import BrokenPromiseError, Worker
 from tests.chaos.setting import SKEW_SECONDS, Chances, Place, shrink, turn_clock
 from tests.chaos.verdict import Verdict
+from tests.servers.stores import registry
 
 STEP_SECONDS = 0.05
 
@@ -165,19 +167,39 @@ def directory() -> Iterator[Path]:
     shutil.rmtree(path)
 
 
+def alone(action: Callable[[], None]) -> None:
+    """Do something in a process of its own: no thread of a client may be running here when others are forked."""
+    process = os.fork()
+    if not process:
+        status = 1
+        try:
+            action()
+            status = 0
+        except BaseException:  # noqa: BLE001 - the process ends with it
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            os._exit(status)
+    if os.waitpid(process, 0)[1]:
+        raise BrokenPromiseError("no repository could be made")
+
+
 def main() -> None:
     """Run, and say what came of it; the exit code is 1 when a promise was broken."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos")
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--seed", type=int, default=0, help="0: a new one")
+    parser.add_argument("--store", type=json.loads, help="a transport's options as JSON; else a directory")
     arguments = parser.parse_args()
     seed = arguments.seed or random.SystemRandom().randrange(1, 1 << 32)
     print(f"chaos: seed {seed}, {arguments.seconds:g} s", flush=True)
     shrink()
     with directory() as root:
         print(f"in {root}, kept on failure", flush=True)
-        chaos = Chaos(Place(root), seed)
-        chaos.place.make()
+        place = Place(root, arguments.store or {"type": "local", "path": str(root / "store")})
+        chaos = Chaos(place, seed)
+        registry()  # here, once; not in each process
+        alone(place.make)
         chaos.run(arguments.seconds)
         print(f"{chaos.killed} processes were killed, {chaos.stood} stood still for a while", flush=True)
         if chaos.failures:

@@ -10,15 +10,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
+from typing import Any
 
 from tests.chaos.content import BLOCK
+from tests.servers.stores import make_transport
 from tests.support import CODECS, SECRET, codec
 from vbackup.api import TargetContext, Transport, Unavailable, clock
 from vbackup.repository import packs, presence, prune, session, store
 from vbackup.repository.target import Repository, RepositoryOptions
 from vbackup.testing.transports import FaultyTransport
 from vbackup.wrappers import retry
-from vbackup_local.transport import Local, LocalOptions
 
 SKEW_SECONDS = 2 * 86400.0
 DEADLINE_SECONDS = 8.0
@@ -58,11 +59,8 @@ class Place:
     """The directories of one run."""
 
     root: Path
-
-    @property
-    def store(self) -> Path:
-        """The repository's objects."""
-        return self.root / "store"
+    options: dict[str, Any]
+    """Of the transport, as in YAML."""
 
     @property
     def journals(self) -> Path:
@@ -76,16 +74,18 @@ class Place:
 
     def make(self) -> None:
         """Make them, and an empty repository."""
-        for path in (self.store, self.journals):
-            path.mkdir(parents=True)
+        self.journals.mkdir(parents=True)
         repository = self.repository("init", CALM, random.Random(0))
         repository.init()
         repository.close()
 
+    def transport(self) -> Transport:
+        """Return a transport to the repository's objects, whose faults are its own."""
+        return make_transport(self.options)
+
     def repository(self, name: str, chances: Chances, rng: random.Random, *, cache: str | None = None) -> Repository:
         """Return the repository as a process named ``name`` opens it; some share a cache."""
-        local = Local(LocalOptions(path=self.store))
-        transport: Transport = FaultyTransport(local, self._before(chances, rng), self._after(chances, rng))
+        transport = FaultyTransport(self.transport(), self._before(chances, rng), self._after(chances, rng))
         context = TargetContext(
             "main", retry.RetryingTransport(transport, DEADLINE_SECONDS), [codec(name) for name in CODECS], codec,
             lambda: SECRET, self.root / "cache" / (cache or name), self.root / "state" / name,

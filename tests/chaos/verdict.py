@@ -18,7 +18,6 @@ from vbackup.repository.layout import FANOUT, ID_SIZE, INDEX, PACKS, ZERO_ID, pa
 from vbackup.repository.packs import Pack, read_pack
 from vbackup.repository.sealing import ChunkKind
 from vbackup.repository.target import Repository
-from vbackup_local.transport import Local, LocalOptions
 
 
 class Verdict:
@@ -28,7 +27,7 @@ class Verdict:
         self._place = place
         self._content = Content(seed)
         self._journals = Journals(place.journals)
-        self._transport = Local(LocalOptions(path=place.store))
+        self._transport = place.transport()
 
     def reach(self) -> str:
         """Look at everything; return a summary."""

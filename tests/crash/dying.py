@@ -1,9 +1,9 @@
 """Runs vbackup commands that die, by SIGKILL, at the n-th operation of a kind.
 
 A server: it imports everything once and forks for each command, so that a loop over every n is affordable. One JSON
-request a line, ``{"argv": [...], "kind": "store"|"hypervisor", "die_at": n}`` (0: never), one JSON answer a line,
-``{"status": exit code or -signal, "operations": n or null, "output": text}``. An operation that changes something
-counts twice, before and after it takes effect; one that only looks counts once.
+request a line, ``{"argv": [...], "kind": "hypervisor" or a transport's type, "die_at": n}`` (0: never), one JSON answer
+a line, ``{"status": exit code or -signal, "operations": n or null, "output": text}``. An operation that changes
+something counts twice, before and after it takes effect; one that only looks counts once.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from typing import Any
 import libvirt
 import libvirt_qemu
 
+from tests.servers.stores import registry
 from vbackup.cli.main import main
-from vbackup_local.transport import Local
 from vbackup_qemu.host import LocalHost
 
 STORE = ("put", "get", "list", "delete", "size", "create")
@@ -75,8 +75,8 @@ class Counter:
 
     def watch(self, kind: str) -> None:
         """Count what calls of ``kind`` are made from now on."""
-        if kind == "store":
-            self._wrap(Local, STORE)
+        if kind != "hypervisor":
+            self._wrap(registry().transports[kind], STORE)
             return
         self._wrap(LocalHost, HOST)
         for cls in (libvirt.virConnect, libvirt.virDomain, libvirt.virDomainCheckpoint):
@@ -113,6 +113,7 @@ def perform(request: dict[str, Any], output: int, operations: int) -> None:
 
 def serve() -> None:
     """Answer requests until there are no more."""
+    registry()
     for line in sys.stdin:
         request = json.loads(line)
         with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as operations:

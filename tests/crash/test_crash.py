@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,6 +18,7 @@ from tests.lab.domain import Disk
 from tests.lab.fixtures import GuestFactory
 from tests.lab.guest import Guest
 from tests.lab.libvirtd import until
+from tests.servers.stores import MakeStore, Store
 
 SIZE = 8 << 20
 
@@ -23,8 +26,9 @@ SIZE = 8 << 20
 class Dying:
     """vbackup commands that can be killed at the n-th operation; see `tests.crash.dying`."""
 
-    def __init__(self, config: Path, environment: dict[str, str]) -> None:
+    def __init__(self, config: Path, environment: dict[str, str], transport: str) -> None:
         self._config = str(config)
+        self._transport = transport
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.crash.dying"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment,
@@ -33,6 +37,7 @@ class Dying:
     def __call__(self, *argv: str, kind: str = "store", die_at: int = 0) -> dict[str, Any]:
         assert self._process.stdin
         assert self._process.stdout
+        kind = self._transport if kind == "store" else kind
         request = {"argv": ["-c", self._config, *argv], "kind": kind, "die_at": die_at}
         self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
@@ -52,15 +57,14 @@ class Dying:
 class Stage:
     """A site with one machine; ``leftovers`` says what is there that should not be."""
 
-    def __init__(self, tmp_path: Path, hypervisor: str) -> None:
-        import os
-
+    def __init__(self, tmp_path: Path, store: Store, hypervisor: str) -> None:
         self.tmp_path = tmp_path
+        self.store = store
         config = tmp_path / "vbackup.yaml"
         config.write_text(
             f"""
 hypervisors: {{lab: {hypervisor}}}
-transports: {{disk: {{type: local, path: {tmp_path}/store}}}}
+transports: {{disk: {store.entry}}}
 targets: {{main: {{type: repository, transport: disk, key: {{file: {tmp_path}/key}}}}}}
 jobs: {{nightly: {{machines: ["lab:machine"], target: main, quiesce: no}}}}
 """
@@ -70,7 +74,7 @@ jobs: {{nightly: {{machines: ["lab:machine"], target: main, quiesce: no}}}}
             "VBACKUP_STATE_DIR": str(tmp_path / "state"),
             "VBACKUP_CACHE_DIR": str(tmp_path / "cache"),
         }
-        self.run = Dying(config, environment)
+        self.run = Dying(config, environment, store.options["type"])
 
     def fill(self, pattern: int) -> None:
         """Write to the machine's disk, as the guest."""
@@ -90,20 +94,21 @@ jobs: {{nightly: {{machines: ["lab:machine"], target: main, quiesce: no}}}}
 
     def leftovers(self) -> list[str]:
         """After a run that went well."""
-        store = [path for path in (self.tmp_path / "store").rglob("*") if path.is_file()]
-        strange = [str(path) for path in store if not path.name.replace("_", "").isalnum()]
+        transport = self.store.transport()
+        strange = [info.key for info in transport.list() if not info.key.rpartition("/")[2].replace("_", "").isalnum()]
+        transport.close()
         journals = [str(p) for p in (self.tmp_path / "state" / "hypervisors").rglob("*") if p.is_file()]
-        return [*(s for s in strange if ".tmp" not in s), *(j for j in journals if Path(j).stat().st_size)]
+        return [*strange, *(j for j in journals if Path(j).stat().st_size)]
 
 
 class ImageStage(Stage):
     """A qcow2 file."""
 
-    def __init__(self, tmp_path: Path) -> None:
+    def __init__(self, tmp_path: Path, store: Store) -> None:
         self.disk = tmp_path / "machine.qcow2"
         subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", self.disk, str(SIZE)], check=True)
         super().__init__(
-            tmp_path, f"{{type: image, storage: {tmp_path}/restored, machines: {{machine: [{self.disk}]}}}}"
+            tmp_path, store, f"{{type: image, storage: {tmp_path}/restored, machines: {{machine: [{self.disk}]}}}}"
         )
         (tmp_path / "restored").mkdir()
 
@@ -132,13 +137,14 @@ class ImageStage(Stage):
 class LibvirtStage(Stage):
     """A machine that runs."""
 
-    def __init__(self, tmp_path: Path, make_guest: GuestFactory) -> None:
+    def __init__(self, tmp_path: Path, store: Store, make_guest: GuestFactory) -> None:
         self.guest: Guest = make_guest("machine", disks=(Disk("vda", size=SIZE),))
         self.guest.start(paused=True)
         self.make_guest = make_guest
         (tmp_path / "restored").mkdir()
         super().__init__(
             tmp_path,
+            store,
             f"{{type: libvirt, uri: 'qemu:///system', scratch_reserve: 1048576, storage: {tmp_path}/restored}}",
         )
 
@@ -166,65 +172,75 @@ class LibvirtStage(Stage):
         return [*found, *(str(path) for path in scratch.glob("*"))]
 
 
-@pytest.fixture(params=["image", "libvirt"])
-def stage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stage]:
-    if request.param == "image":
-        made: Stage = ImageStage(tmp_path)
+@pytest.fixture
+def stage(request: pytest.FixtureRequest, tmp_path: Path, make_store: MakeStore) -> Iterator[Stage]:
+    """A machine on a store: ``image/local`` and the like."""
+    hypervisor, kind = request.param.split("/")
+    if hypervisor == "image":
+        made: Stage = ImageStage(tmp_path, make_store(kind))
     else:
-        made = LibvirtStage(tmp_path, request.getfixturevalue("make_guest"))
+        made = LibvirtStage(tmp_path, make_store(kind), request.getfixturevalue("make_guest"))
     made.run.fine("init")
     yield made
     made.run.close()
 
 
-@pytest.mark.parametrize("kind", ["store", "hypervisor"])
-def test_the_first_backup_may_die_at_any_operation(stage: Stage, kind: str) -> None:
+EVERY = [
+    *itertools.product(["image/local", "libvirt/local"], ["store", "hypervisor"], [1]),
+    *itertools.product(["image/s3", "image/nfs"], ["store"], [4]),
+    ("image/iscsi", "store", 17),  # each command takes seconds to make sure that no other host has the LUN
+]
+"""Which stages die at which kind of operation, and how many operations lie between two deaths."""
+
+
+@pytest.mark.parametrize(("stage", "kind", "step"), EVERY, indirect=["stage"])
+def test_the_first_backup_may_die_at_any_operation(stage: Stage, kind: str, step: int) -> None:
     """Nothing may come of it but garbage, and the next run is well."""
     stage.fill(1)
-    deaths = 0
-    while (died := stage.run("run", kind=kind, die_at=deaths + 1))["status"] == -9:
-        deaths += 1
+    at = 1
+    while (died := stage.run("run", kind=kind, die_at=at))["status"] == -9:
+        at += step
     assert died["status"] in {0, 3}, died["output"]
-    assert deaths > 5
+    assert at > 5
     stage.run.fine("verify")
     assert stage.leftovers() == []
 
 
-@pytest.mark.parametrize("kind", ["store", "hypervisor"])
-def test_a_later_backup_may_die_at_any_operation(stage: Stage, kind: str) -> None:
+@pytest.mark.parametrize(("stage", "kind", "step"), EVERY, indirect=["stage"])
+def test_a_later_backup_may_die_at_any_operation(stage: Stage, kind: str, step: int) -> None:
     """After each death the points before are whole, the next run is well, and nothing of ours is left."""
     stage.fill(1)
     stage.run.fine("run")
     (first,) = stage.points()
-    deaths = 0
+    at = 1
     while True:
-        stage.fill(deaths % 254 + 1)
-        died = stage.run("run", kind=kind, die_at=deaths + 1)
+        stage.fill(at % 254 + 1)
+        died = stage.run("run", kind=kind, die_at=at)
         if died["status"] != -9:
             break
-        deaths += 1
+        at += step
         stage.run.fine("verify", first["id"])
         stage.run.fine("run")
-        assert stage.leftovers() == [], f"after death at {kind} operation {deaths}"
+        assert stage.leftovers() == [], f"after death at {kind} operation {at}"
     assert died["status"] in {0, 3}, died["output"]
-    assert deaths > 5
+    assert at > 5
     stage.run.fine("verify")
 
 
-@pytest.mark.parametrize("kind", ["store", "hypervisor"])
-def test_a_restore_may_die_at_any_operation(stage: Stage, kind: str) -> None:
+@pytest.mark.parametrize(("stage", "kind", "step"), EVERY, indirect=["stage"])
+def test_a_restore_may_die_at_any_operation(stage: Stage, kind: str, step: int) -> None:
     """After each death the same restore succeeds without help."""
     stage.fill(1)
     stage.run.fine("run")
     command = ("restore", "machine@latest", "--as", "again")
-    deaths = 0
-    while (died := stage.run(*command, kind=kind, die_at=deaths + 1))["status"] == -9:
-        deaths += 1
+    at = 1
+    while (died := stage.run(*command, kind=kind, die_at=at))["status"] == -9:
+        at += step
         if not stage.exists("again"):
             stage.run.fine(*command)
         stage.remove("again")
     assert died["status"] in {0, 3}, died["output"]
-    assert deaths > 5
+    assert at > 5
     stage.remove("again")
     assert stage.leftovers() == []
     assert list((stage.tmp_path / "restored").iterdir()) == []

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.lab import build
 from tests.lab.domain import Disk, Machine
@@ -14,6 +15,12 @@ from tests.lab.guest import Guest, copy_disk
 from tests.lab.libvirtd import Libvirtd
 
 _numbers = itertools.count(1)
+
+
+def pytest_configure() -> None:
+    """Let no test fail for the time that it takes on a busy machine."""
+    settings.register_profile("vbackup", deadline=None)
+    settings.load_profile("vbackup")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

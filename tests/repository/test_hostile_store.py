@@ -14,7 +14,6 @@ from functools import partial
 import pytest
 
 from tests.repository.history import CHUNK, objects, store_of, target
-from tests.repository.liars import AppendOnly, History, Liar, Stale, WrongSizes
 from tests.support import back_up, guest, noise, restored
 from vbackup.api import (
     AccessDenied,
@@ -32,6 +31,7 @@ from vbackup.api import (
 from vbackup.repository import presence, prune
 from vbackup.repository.points import write_body, write_point
 from vbackup.testing.hypervisors import FakeHypervisor
+from vbackup.testing.liars import AppendOnly, History, Liar, Stale, WrongSizes
 from vbackup.testing.transports import FaultyTransport, MemoryTransport
 from vbackup.wrappers.retry import RetryingTransport
 

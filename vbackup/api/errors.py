@@ -91,10 +91,20 @@ class NoSpace(VBackupError):  # noqa: N818
 
 
 class Unavailable(VBackupError):  # noqa: N818
-    """A hypervisor or store cannot be reached now."""
+    """A hypervisor or store cannot be reached now.
+
+    ``retry_after`` is how many seconds the other side asked us to stay away, where it said so (``Retry-After`` of
+    RFC 9110, a rate limit): everybody who uses it should, not only who was told.
+    """
 
     kind = "unavailable"
     default_transient = True
+
+    def __init__(
+        self, message: str, *, hint: str = "", transient: bool | None = None, retry_after: float | None = None
+    ) -> None:
+        super().__init__(message, hint=hint, transient=transient)
+        self.retry_after = retry_after
 
 
 class Busy(VBackupError):  # noqa: N818

@@ -40,7 +40,11 @@ class Transport(Protocol):
     """Where objects are kept. All methods may be called from many threads at once.
 
     Everything clever (retry, limits, caches, encryption) is above it: keep it small. Objects are immutable for the
-    framework: a key is put once, read many times, and deleted at most once.
+    framework: a key is put once, read many times, and deleted at most once. Errors name the object.
+
+    Without its server an operation fails within a limit of its own (a minute or so) by an `Unavailable` that is
+    transient; the same transport works again when the server does. What cannot succeed by being repeated is not
+    transient: wrong credentials are `AccessDenied`, a place that is missing is `Unavailable` all the same.
     """
 
     name: ClassVar[str]
@@ -61,29 +65,44 @@ class Transport(Protocol):
 
     @property
     def can_put_if_absent(self) -> bool:
-        """Whether ``put(if_absent=True)`` is enforced by the store even when many race."""
+        """Whether ``put(if_absent=True)`` is enforced by the store even when many race, from different hosts too.
+
+        If False, such a put raises `Unsupported` and stores nothing: it never becomes a put without a condition. If
+        True, the framework still tries it before it relies on it, as some stores take the condition and ignore it.
+        """
 
     @property
     def can_lock(self) -> bool:
-        """Whether `lock` works: the store itself keeps objects from everybody (S3 Object Lock in compliance mode)."""
+        """Whether `lock` works: the store itself keeps objects from everybody (S3 Object Lock in compliance mode).
 
-    def create(self) -> None:
+        If False, `lock` raises `Unsupported` and objects stay as free as they were.
+        """
+
+    def create(self, *, force: bool = False) -> None:
         """Make the place itself (a directory, a file system on a LUN) if it is not there; for ``vbackup init`` only.
 
+        What is there of a store stays. A place that holds something else (a LUN with a file system that is not ours) is
+        refused, unless ``force``, which the user has to say: then that is lost.
+
         Every other method raises `Unavailable` where the place is missing: a disk that is not mounted must not be
-        mistaken for an empty one. Raises: `AccessDenied`, `Unavailable`.
+        mistaken for an empty one. Raises: `AccessDenied`, `Unavailable`, `Unsupported`.
         """
 
     def put(self, key: str, data: Buffer, *, if_absent: bool = False) -> None:
-        """Store a whole object. Readers see all of it or nothing; on return it survives a power failure.
+        """Store a whole object. Readers see all of it or nothing; on return it survives a power failure, and everybody
+        who looks from anywhere gets, and lists, what was stored.
 
-        With ``if_absent`` raise `AlreadyExists` if the key is taken; without it the object is replaced.
+        With ``if_absent`` raise `AlreadyExists` if the key is taken; without it the object is replaced. What fails for
+        want of space leaves the old object, and nothing that takes space.
 
-        Raises: `AlreadyExists`, `AccessDenied`, `NoSpace`, `Unavailable`.
+        Raises: `AlreadyExists`, `AccessDenied`, `Locked`, `NoSpace`, `Unavailable`; `Unsupported` with ``if_absent``
+        where `can_put_if_absent` is False.
         """
 
     def get(self, key: str, offset: int = 0, length: int | None = None) -> bytes:
         """Read an object, or ``length`` bytes of it from ``offset``; less only where the object ends.
+
+        All of it is of one put, also if the object is replaced or deleted meanwhile.
 
         Raises: `NotFound`, `AccessDenied`, `Unavailable`.
         """
@@ -91,8 +110,8 @@ class Transport(Protocol):
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         """Yield the objects whose key starts with ``prefix`` (whole segments, or empty), in any order.
 
-        A store that cannot be listed completely raises; it never yields less. A prefix without objects, and a store
-        without anything, yield nothing.
+        A store that cannot be listed completely raises; it never yields less, and nothing twice. What is put or deleted
+        meanwhile may be listed or not. A prefix without objects, and a store without anything, yield nothing.
         """
 
     def delete(self, key: str) -> None:
@@ -100,6 +119,8 @@ class Transport(Protocol):
 
     def lock(self, key: str, until: datetime) -> None:
         """Let nobody delete or replace an object before ``until``. A lock is never shortened; doing so is no error.
+
+        Until then `delete` and `put` raise `Locked`, for which nobody tries again.
 
         Raises: `NotFound`, `AccessDenied`, `Unavailable`; `Unsupported` where `can_lock` is False.
         """

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from vbackup.jobs.check import CheckResult
 
 _PERCENT = re.compile(r"(\d+(?:\.\d+)?) ?%?", re.ASCII)
-_SPAN = re.compile(r"(\d+) ?([hdw])", re.ASCII)
-_HOURS = {"h": 1, "d": 24, "w": 7 * 24}
 _ALL = "--read-data"
 
 
@@ -37,12 +35,12 @@ def _percent(context: click.Context, parameter: click.Parameter, value: str | No
 
 
 def _span(context: click.Context, parameter: click.Parameter, value: str | None) -> timedelta | None:
-    if value is None:
-        return None
-    found = _SPAN.fullmatch(value)
-    if found is None or int(found[1]) * _HOURS[found[2]] > 1_000_000:
-        raise click.BadParameter(f"{value!r} is no time, as in 12h, 30d or 4w.", context, parameter)
-    return timedelta(hours=int(found[1]) * _HOURS[found[2]])
+    from vbackup.config.quantities import seconds
+
+    try:
+        return None if value is None else timedelta(seconds=seconds(value))
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is no time, as in 12h, 30d or 4w.", context, parameter) from None
 
 
 @click.command("check", cls=_Command)

@@ -35,6 +35,7 @@ COMMANDS = (
     "unprotect",
     "prune",
     "key",
+    "transport",
     "doctor",
     "plugins",
     "schema",

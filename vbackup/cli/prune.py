@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,16 +14,14 @@ if TYPE_CHECKING:
     from vbackup.jobs.prune import PruneOutcome, TargetResult
     from vbackup.jobs.retention import Decision
 
-_SIZE = re.compile(r"(\d+(?:\.\d+)?) ?(?:([KMGTP])(?:iB)?|B)?", re.ASCII | re.IGNORECASE)
-
 
 def _size(context: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
-    if value is None:
-        return None
-    found = _SIZE.fullmatch(value)
-    if found is None:
-        raise click.BadParameter(f"{value!r} is not a size, as in 500M or 1.5GiB.", context, parameter)
-    return int(float(found[1]) * 1024 ** " KMGTP".index((found[2] or " ").upper()))
+    from vbackup.config.quantities import size
+
+    try:
+        return None if value is None else size(value)
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is not a size, as in 500M or 1.5GiB.", context, parameter) from None
 
 
 @click.command("prune")

@@ -10,7 +10,7 @@ from pydantic.errors import PydanticUserError
 from pydantic.fields import FieldInfo
 
 from vbackup.api import PluginError
-from vbackup.config.models import Config, EncodedTargetEntry, Entry, TargetEntry
+from vbackup.config.models import Config, EncodedTargetEntry, Entry, TargetEntry, TransportEntry
 from vbackup.registry import Registry
 
 DEFAULT_CODECS: tuple[dict[str, Any], ...] = ({"type": "zstd", "level": 3}, {"type": "aes-256-gcm"})
@@ -36,7 +36,7 @@ def model(registry: Registry) -> type[Config]:
     many = tuple[codec, ...]  # type: ignore[valid-type]  # made at run time
     encoded = create_model("EncodedTargetEntry", __base__=EncodedTargetEntry, codecs=(many, codecs))
     hypervisors = _union("hypervisors", lambda _: Entry, registry.hypervisors)
-    transports = _union("transports", lambda _: Entry, registry.transports)
+    transports = _union("transports", lambda _: TransportEntry, registry.transports)
     targets = _union("targets", lambda cls: encoded if cls.encodes else TargetEntry, registry.targets)
     return create_model(
         "Config",

@@ -18,6 +18,7 @@ from pydantic import (
 
 from vbackup.api import Options, Quiesce, SecretRef
 from vbackup.config.timezones import checked
+from vbackup.config.wrapping import Wrapping
 
 ALIAS = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 SELECTOR = r"^!?[A-Za-z0-9][A-Za-z0-9._-]{0,63}:[^\x00-\x1f\x7f]+$"
@@ -44,6 +45,10 @@ class Entry(Options):
     """
 
     type: str
+
+
+class TransportEntry(Entry, Wrapping):
+    """A place for bytes: a plugin's, and what the framework does around each."""
 
 
 class TargetEntry(Entry):

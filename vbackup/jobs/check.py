@@ -55,7 +55,8 @@ def check(
     if not site.config.targets:
         raise ConfigError("the configuration has no targets", hint="add one under `targets:`")
     targets = {alias: site.target(alias) for alias in dict.fromkeys(aliases or site.config.targets)}
-    return tuple(_check(site, alias, target, order, progress) for alias, target in targets.items())
+    with site.past_caches():
+        return tuple(_check(site, alias, target, order, progress) for alias, target in targets.items())
 
 
 def _check(site: Site, alias: str, target: Target, order: CheckOrder, progress: Callable[[int], None]) -> CheckResult:

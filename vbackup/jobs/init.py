@@ -12,15 +12,17 @@ from vbackup.jobs.site import Site, no_key
 from vbackup.repository.keys import new_key_file
 
 
-def init(site: Site, target: str | None, keys_of: str | None = None) -> list[str]:
+def init(site: Site, target: str | None, keys_of: str | None = None, *, force: bool = False) -> list[str]:
     """Initialise one target, or all that are not yet; return what was done, as phrases.
 
     A key file that is configured and missing is made (mode 0600): who loses it loses the backups. With ``keys_of``,
-    another target, one is made that shares the keys of that; see `Exchanger`.
+    another target, one is made that shares the keys of that; see `Exchanger`. ``force``: see `Transport.create`.
     Raises: `AlreadyExists` when there is nothing to do, and what `Target.init` raises.
     """
     if keys_of is not None and target in (None, keys_of):
         raise ConfigError("name the one new target that is to share keys", hint="vbackup init TARGET --keys-of OTHER")
+    if force and target is None:
+        raise ConfigError("name the one target whose place is to be made anew", hint="vbackup init TARGET --force")
     aliases = [target] if target is not None else list(site.config.targets)
     if not aliases:
         raise ConfigError("the configuration has no targets", hint="add one under `targets:`")
@@ -29,6 +31,8 @@ def init(site: Site, target: str | None, keys_of: str | None = None) -> list[str
     for alias in aliases:
         new = _new_target(site, alias, done)
         try:
+            if force:
+                site.transport(site.config.targets[alias].transport).create(force=True)
             _init(new, alias, None if keys_of is None else site.target(keys_of))
             done.append(f"target {alias} is ready (id {new.id})")
         except AlreadyExists as error:

@@ -183,5 +183,6 @@ def verify_points(site: Site, texts: Sequence[str], progress: Callable[[int], No
 
     for alias in dict.fromkeys(item.target for item in found):
         points = [item.point for item in found if item.target == alias]
-        damage += site.target(alias).verify(points, count)
+        with site.past_caches():
+            damage += site.target(alias).verify(points, count)
     return VerifyReport(tuple(found), tuple(damage), checked)

@@ -79,7 +79,8 @@ def prune(site: Site, names: Sequence[str], order: PruneOrder) -> PruneOutcome:
     used = [alias for name in names for alias in (config.jobs[name].target, *config.jobs[name].copies)]
     aliases = dict.fromkeys(used) if names else config.targets
     now = clock.now()
-    return PruneOutcome(order.dry_run, tuple(_target(site, alias, names, order, now) for alias in aliases))
+    with site.past_caches():
+        return PruneOutcome(order.dry_run, tuple(_target(site, alias, names, order, now) for alias in aliases))
 
 
 def _target(site: Site, alias: str, names: Sequence[str], order: PruneOrder, now: datetime) -> TargetResult:

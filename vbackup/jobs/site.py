@@ -4,21 +4,39 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
 
-from vbackup.api import Codec, ConfigError, Executor, Hypervisor, HypervisorContext, NotFound, Target, TargetContext
+from vbackup.api import (
+    Codec,
+    ConfigError,
+    Executor,
+    Hypervisor,
+    HypervisorContext,
+    NotFound,
+    Target,
+    TargetContext,
+    clock,
+)
 from vbackup.api import Transport as TransportRole
 from vbackup.config import Config
 from vbackup.config.models import EncodedTargetEntry
+from vbackup.config.wrapping import Wrapping
 from vbackup.registry import Registry
+from vbackup.wrappers.blocks import Blocks
+from vbackup.wrappers.cache import CachingTransport
+from vbackup.wrappers.limit import LimitedTransport
+from vbackup.wrappers.log import LoggingTransport
+from vbackup.wrappers.parallel import ParallelTransport
+from vbackup.wrappers.readonly import ReadOnlyTransport
 from vbackup.wrappers.retry import RetryingTransport
 
 T = TypeVar("T")
 EXECUTOR = "inprocess"
 STORE_DEADLINE = 600.0
-"""Seconds that a store may be away before a job fails for it."""
+"""Seconds that a store may be away before a job fails for it, where the configuration does not say."""
 
 
 class _Closable(Protocol):
@@ -45,6 +63,7 @@ class Site:
         self._hypervisors: dict[str, Hypervisor] = {}
         self._transports: dict[str, TransportRole] = {}
         self._targets: dict[str, Target] = {}
+        self._past_caches = 0
 
     def __enter__(self) -> Self:
         return self
@@ -57,7 +76,7 @@ class Site:
         return self._part(self._hypervisors, alias, "hypervisor", self.config.hypervisors, self._new_hypervisor)
 
     def transport(self, alias: str) -> TransportRole:
-        """Return a configured transport, with retries around it. Raises `ConfigError` for an unknown name."""
+        """Return a configured transport with its wrappers. Raises `ConfigError` for an unknown name."""
         return self._part(self._transports, alias, "transport", self.config.transports, self._new_transport)
 
     def target(self, alias: str) -> Target:
@@ -75,6 +94,17 @@ class Site:
         """Return the executor that jobs run on."""
         cls = self.registry.executors[EXECUTOR]
         return cls(cls.options())
+
+    @contextmanager
+    def past_caches(self) -> Iterator[None]:
+        """Read what the stores themselves hold, for the time of the context: for whoever is to judge them."""
+        with self._lock:
+            self._past_caches += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._past_caches -= 1
 
     def close(self) -> None:
         """Let go of everything."""
@@ -104,7 +134,30 @@ class Site:
 
     def _new_transport(self, alias: str) -> TransportRole:
         entry = self.config.transports[alias]
-        return RetryingTransport(self.registry.transports[entry.type](entry), STORE_DEADLINE, wait=self.stop.wait)
+        wrapping = entry if isinstance(entry, Wrapping) else Wrapping()
+        return self._wrapped(self.registry.transports[entry.type](entry), alias, wrapping)
+
+    def _wrapped(self, transport: TransportRole, alias: str, by: Wrapping) -> TransportRole:
+        """Put around a transport what its entry asks for, from the inside out; the order is `vbackup.wrappers`'."""
+        if by.log:
+            transport = LoggingTransport(transport, alias)
+        if by.parallel is not None:
+            transport = ParallelTransport(transport, by.parallel)
+        if (limit := by.limit) is not None:
+            transport = LimitedTransport(
+                transport,
+                upload=lambda: limit.upload_at(clock.now()),
+                download=lambda: limit.download_at(clock.now()),
+                wait=self.stop.wait,
+            )
+        if by.read_only:
+            transport = ReadOnlyTransport(transport, alias)
+        deadline = STORE_DEADLINE if by.retry is None else by.retry.deadline
+        transport = RetryingTransport(transport, deadline, wait=self.stop.wait)
+        if by.cache is not None:
+            blocks = Blocks(by.cache.path, by.cache.size, alias)
+            transport = CachingTransport(transport, blocks, by.cache.prefixes, is_past=lambda: self._past_caches > 0)
+        return transport
 
     def _new_target(self, alias: str) -> Target:
         entry = self.config.targets[alias]

@@ -50,7 +50,7 @@ class Role:
 
 ROLES = (
     Role("hypervisors", Hypervisor),
-    Role("transports", Transport),
+    Role("transports", Transport, frozenset({"type", "retry", "limit", "parallel", "cache", "read_only", "log"})),
     Role("codecs", Codec),
     Role("targets", Target, frozenset({"type", "transport", "codecs", "key"})),
     Role("executors", Executor),

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 from pydantic import BaseModel
 
@@ -25,6 +25,9 @@ from vbackup.api import (
     clock,
 )
 from vbackup.api.hypervisor import Buffer
+from vbackup.api.wrapper import Wrapper
+
+T = TypeVar("T")
 
 Fault = Callable[[int, str, str], Exception | None]
 """Called with the number of the operation (from 1), its name and the key; the exception it returns is raised."""
@@ -60,7 +63,7 @@ class MemoryTransport:
         """As the test said."""
         return self._can_lock
 
-    def create(self) -> None:
+    def create(self, *, force: bool = False) -> None:
         """Do nothing; the place is there."""
 
     def put(self, key: str, data: Buffer, *, if_absent: bool = False) -> None:
@@ -93,7 +96,7 @@ class MemoryTransport:
     def lock(self, key: str, until: datetime) -> None:
         """See `Transport.lock`."""
         if not self._can_lock:
-            raise Unsupported("this memory has no locks")
+            raise Unsupported(f"object {key} cannot be locked: this memory has no locks")
         self._object(key)
         with self._lock:
             self.locks[key] = max(until, self.locks.get(key, until))
@@ -122,7 +125,7 @@ class MemoryTransport:
         return data
 
 
-class FaultyTransport:
+class FaultyTransport(Wrapper):
     """Passes everything on, and fails before or after an operation took effect.
 
     ``fail`` is called before, ``fail_after`` after each of create, put, get, list, delete, lock and size. They may also
@@ -131,74 +134,24 @@ class FaultyTransport:
     """
 
     name: ClassVar[str] = "faulty"
-    options: ClassVar[type[BaseModel]] = Options
-    has_files: ClassVar[bool] = False
 
     def __init__(self, inner: Transport, fail: Fault | None = None, fail_after: Fault | None = None) -> None:
-        self.inner = inner
+        super().__init__(inner)
         self.operations = 0
         """How many operations were begun."""
         self._fail = fail
         self._fail_after = fail_after
         self._lock = threading.Lock()
 
-    @property
-    def root(self) -> Path | None:
-        """As the inner transport."""
-        return self.inner.root
-
-    @property
-    def can_put_if_absent(self) -> bool:
-        """As the inner transport."""
-        return self.inner.can_put_if_absent
-
-    @property
-    def can_lock(self) -> bool:
-        """As the inner transport."""
-        return self.inner.can_lock
-
-    def lock(self, key: str, until: datetime) -> None:
-        """See `Transport.lock`."""
-        with self._operation("lock", key):
-            self.inner.lock(key, until)
-
-    def create(self) -> None:
-        """See `Transport.create`."""
-        with self._operation("create", ""):
-            self.inner.create()
-
-    def put(self, key: str, data: Buffer, *, if_absent: bool = False) -> None:
-        """See `Transport.put`."""
-        with self._operation("put", key):
-            self.inner.put(key, data, if_absent=if_absent)
-
-    def get(self, key: str, offset: int = 0, length: int | None = None) -> bytes:
-        """See `Transport.get`."""
-        with self._operation("get", key):
-            return self.inner.get(key, offset, length)
-
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         """See `Transport.list`."""
         with self._operation("list", prefix):
             yield from self.inner.list(prefix)
 
-    def delete(self, key: str) -> None:
-        """See `Transport.delete`."""
-        with self._operation("delete", key):
-            self.inner.delete(key)
-
-    def size(self, key: str) -> int:
-        """See `Transport.size`."""
-        with self._operation("size", key):
-            return self.inner.size(key)
-
-    def check(self) -> Sequence[Finding]:
-        """See `Transport.check`; never fails."""
-        return self.inner.check()
-
-    def close(self) -> None:
-        """Close the inner transport."""
-        self.inner.close()
+    def around(self, operation: str, key: str, action: Callable[[], T]) -> T:
+        """Fail, act, fail."""
+        with self._operation(operation, key):
+            return action()
 
     @contextmanager
     def _operation(self, operation: str, key: str) -> Iterator[None]:

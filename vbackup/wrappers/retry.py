@@ -6,15 +6,12 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from datetime import datetime
-from pathlib import Path
+from collections.abc import Callable
 from typing import ClassVar, TypeVar
 
-from pydantic import BaseModel
-
-from vbackup.api import AlreadyExists, Finding, NotFound, ObjectInfo, Options, Transport, VBackupError
+from vbackup.api import AlreadyExists, Interrupted, NotFound, Transport, Unavailable, VBackupError
 from vbackup.api.hypervisor import Buffer
+from vbackup.api.wrapper import Wrapper
 
 T = TypeVar("T")
 
@@ -24,20 +21,22 @@ _LONGEST_WAIT = 30.0
 _log = logging.getLogger(__name__)
 
 
-class RetryingTransport:
+class RetryingTransport(Wrapper):
     """Repeats what failed with a ``transient`` error, until ``deadline_seconds`` after its first failure.
 
     Waits double from 0.25 s up to 30 s, each shortened at random to as little as half, so that many clients do not
-    come back in step. The last wait ends at the deadline. What is raised in the end is the last error. `close` ends
-    all waits.
+    come back in step. The last wait ends at the deadline. What is raised in the end is the last error, which then says
+    how long was tried. `close` ends all waits.
+
+    Where the store said how long to stay away (`Unavailable.retry_after`), that is waited at least, up to the deadline;
+    and as a store that is asked too much is not helped by one thread that waits, no operation of this transport begins
+    before. So a rate limit makes a job slow and does not fail it.
 
     A create-only put whose answer was lost is repeated and then meets its own object: if that has the same bytes, the
     put has succeeded. So where it matters who won, the bytes must tell.
     """
 
     name: ClassVar[str] = "retry"
-    options: ClassVar[type[BaseModel]] = Options
-    has_files: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -49,35 +48,13 @@ class RetryingTransport:
         shorten: Callable[[float, float], float] = random.uniform,
     ) -> None:
         """Wrap ``inner``; ``wait`` takes seconds and returns whether to give up, ``shorten`` picks from a range."""
-        self.inner = inner
-        self._deadline_seconds = deadline_seconds
+        super().__init__(inner)
+        self.deadline_seconds = deadline_seconds
         self._closed = threading.Event()
         self._clock = clock
         self._wait = wait or self._closed.wait
         self._shorten = shorten
-
-    @property
-    def root(self) -> Path | None:
-        """As the inner transport."""
-        return self.inner.root
-
-    @property
-    def can_put_if_absent(self) -> bool:
-        """As the inner transport."""
-        return self.inner.can_put_if_absent
-
-    @property
-    def can_lock(self) -> bool:
-        """As the inner transport."""
-        return self.inner.can_lock
-
-    def lock(self, key: str, until: datetime) -> None:
-        """See `Transport.lock`."""
-        self._retry(f"lock {key}", lambda: self.inner.lock(key, until))
-
-    def create(self) -> None:
-        """See `Transport.create`."""
-        self._retry("create the place of the store", self.inner.create)
+        self._resume = clock()  # no operation begins before; a race between two that set it costs one early attempt
 
     def put(self, key: str, data: Buffer, *, if_absent: bool = False) -> None:
         """See `Transport.put`."""
@@ -94,32 +71,12 @@ class RetryingTransport:
                 failed_before = True
                 raise
 
-        self._retry(f"put {key}", attempt)
-
-    def get(self, key: str, offset: int = 0, length: int | None = None) -> bytes:
-        """See `Transport.get`."""
-        return self._retry(f"get {key}", lambda: self.inner.get(key, offset, length))
-
-    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
-        """See `Transport.list`. Nothing is yielded before the listing is complete: names are few and small."""
-        yield from self._retry(f"list {prefix or 'everything'}", lambda: list(self.inner.list(prefix)))
-
-    def delete(self, key: str) -> None:
-        """See `Transport.delete`."""
-        self._retry(f"delete {key}", lambda: self.inner.delete(key))
-
-    def size(self, key: str) -> int:
-        """See `Transport.size`."""
-        return self._retry(f"size {key}", lambda: self.inner.size(key))
-
-    def check(self) -> Sequence[Finding]:
-        """Look at the inner transport, once: it is its state now that is asked for."""
-        return self.inner.check()
+        self.around("put", key, attempt)
 
     def close(self) -> None:
         """End all waits, and close the inner transport."""
         self._closed.set()
-        self.inner.close()
+        super().close()
 
     def _holds(self, key: str, data: Buffer) -> bool:
         view = memoryview(data).cast("B")
@@ -128,23 +85,40 @@ class RetryingTransport:
         except NotFound:
             return False
 
-    def _retry(self, action: str, attempt: Callable[[], T]) -> T:
-        waits = self._waits()
+    def around(self, operation: str, key: str, action: Callable[[], T]) -> T:
+        """Return what ``action`` returns in the end. Raises: its last error; `Interrupted` when stopped before it."""
+        what = f"{operation} {key}".rstrip()
+        began: float | None = None
+        longest = _FIRST_WAIT
         while True:
+            self._stay_away(what)
             try:
-                return attempt()
+                return action()
             except VBackupError as error:
-                seconds = next(waits, None) if error.transient else None
-                if seconds is None:
+                if not error.transient:
                     raise
-                _log.warning("%s failed, trying again in %.1f s: %s", action, seconds, error)
+                now = self._clock()
+                began = now if began is None else began
+                left = began + self.deadline_seconds - now
+                if left <= 0:
+                    if now > began:
+                        error.message += f"; given up after {now - began:.0f} s of trying again"
+                    raise
+                seconds = min(max(self._shorten(longest / 2, longest), self._asked_for(error)), left)
+                longest = min(2 * longest, _LONGEST_WAIT)
+                _log.warning("%s failed, trying again in %.1f s: %s", what, seconds, error)
                 if self._wait(seconds):
                     raise
 
-    def _waits(self) -> Iterator[float]:
-        """Yield how long to wait before each further attempt; the deadline counts from the first failure."""
-        deadline = self._clock() + self._deadline_seconds
-        wait = _FIRST_WAIT
-        while (left := deadline - self._clock()) > 0:
-            yield min(self._shorten(wait / 2, wait), left)
-            wait = min(2 * wait, _LONGEST_WAIT)
+    def _asked_for(self, error: VBackupError) -> float:
+        """Return how many seconds the store wants to be left alone, which from now on all heed."""
+        asked = error.retry_after if isinstance(error, Unavailable) else None
+        if asked is None:
+            return 0
+        self._resume = max(self._resume, self._clock() + min(asked, self.deadline_seconds))
+        return asked
+
+    def _stay_away(self, what: str) -> None:
+        while (seconds := self._resume - self._clock()) > 0:
+            if self._wait(seconds):
+                raise Interrupted(f"{what} was stopped while the store wanted to be left alone")

@@ -1,4 +1,4 @@
-"""Stores that lie, as wrappers around others."""
+"""Stores that lie, or do not do all that they are asked, as wrappers around others."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Gives = Callable[[str, bytes], bytes]
 
 
 class Liar(FaultyTransport):
-    """Gives other bytes than are stored; passes the rest on."""
+    """Gives other bytes than are stored: flipped, cut short, of another object; passes the rest on."""
 
     def __init__(self, inner: Transport, gives: Gives) -> None:
         super().__init__(inner)
@@ -41,13 +41,14 @@ class WrongSizes(FaultyTransport):
 
 
 class History:
-    """What became of a store: for lists that are late."""
+    """What became of a store, as all its `Stale` clients have changed it: for lists that are late."""
 
     def __init__(self) -> None:
         self._changes: list[tuple[str, int | None]] = []
         self._lock = threading.Lock()
 
     def note(self, key: str, size: int | None) -> None:
+        """An object has that size now; None: it is gone."""
         with self._lock:
             self._changes.append((key, size))
 
@@ -80,6 +81,7 @@ class Stale(FaultyTransport):
 
     @contextmanager
     def late(self, lag: int) -> Iterator[None]:
+        """Have another lag for the time of the context."""
         before, self.lag = self.lag, lag
         try:
             yield
