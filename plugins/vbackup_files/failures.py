@@ -6,7 +6,7 @@ import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from vbackup.api import AccessDenied, NoSpace, Unavailable, VBackupError
+from vbackup.api import AccessDenied, NoSpace, Unavailable, Unsupported, VBackupError
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
@@ -14,6 +14,13 @@ _PASSING = {
     errno.EIO,
     errno.ESTALE,
     errno.ETIMEDOUT,
+    errno.ECONNREFUSED,
+    errno.ECONNRESET,
+    errno.ECONNABORTED,
+    errno.EPIPE,
+    errno.ENETDOWN,
+    errno.ENETUNREACH,
+    errno.ENETRESET,
     errno.EHOSTDOWN,
     errno.EHOSTUNREACH,
     errno.ENOTCONN,
@@ -50,4 +57,6 @@ def as_ours(error: OSError, action: str) -> VBackupError:
         return NoSpace(message, hint="free some space or raise the quota")
     if error.errno in _DENIED:
         return AccessDenied(message, hint="check owner, mode and mount options of the directory")
+    if error.errno == errno.ENOTSUP:
+        return Unsupported(message)
     return Unavailable(message, transient=error.errno in _PASSING)

@@ -69,7 +69,7 @@ class FileStore:
         """There are no locks."""
         raise Unsupported(f"{self._place} cannot keep object {key} from being deleted", hint="use a store with locks")
 
-    def create(self) -> None:
+    def create(self, *, force: bool = False) -> None:  # noqa: ARG002
         """See `Transport.create`. The directories of the root are made where they are missing."""
         with told(f"make {self._place}"), suppress(FileExistsError):
             self._files.make_directory("")
@@ -79,8 +79,8 @@ class FileStore:
         parent = checked_key(key).rpartition("/")[0]
         temporary = f"{_TEMPORARY}{secrets.token_hex(8)}"
         with told(f"store {self._path(key)}"):
-            self._sweep_once()
             try:
+                self._sweep_once()
                 self._files.write(temporary, memoryview(data).cast("B"))
                 self._make(parent)
                 self._files.name(temporary, key, replace=not if_absent)
@@ -91,6 +91,7 @@ class FileStore:
                 if error.errno in (errno.ENOTDIR, errno.EISDIR):
                     raise Unsupported(f"{self._path(key)} is in the way of, or hidden by, another one") from error
                 if error.errno == errno.ENOENT:
+                    self._made.clear()  # lest we rely again on what somebody has removed
                     self._need_root()
                 raise
 
@@ -137,7 +138,7 @@ class FileStore:
             except OSError as error:
                 if error.errno in _MISSING:
                     self._need_root()
-                elif not self._is_directory(key):
+                elif not self._is_no_file(key):
                     raise
 
     def check(self) -> Sequence[Finding]:
@@ -175,13 +176,13 @@ class FileStore:
         """Return what it means that an object could not be opened."""
         if error.errno in _MISSING:
             self._need_root()
-        if error.errno in {*_MISSING, errno.EISDIR} or self._is_directory(key):
+        if error.errno in {*_MISSING, errno.EISDIR} or self._is_no_file(key):
             return NotFound(f"{self._path(key)} is not there")
         return error
 
-    def _is_directory(self, key: str) -> bool:
+    def _is_no_file(self, key: str) -> bool:
         try:
-            return self._files.look(key).is_directory
+            return not self._files.look(key).is_file
         except OSError:
             return False
 
@@ -207,7 +208,7 @@ class FileStore:
         self._made.add(directory)
 
     def _discard(self, temporary: str) -> None:
-        with suppress(OSError):  # it is garbage that a later put removes
+        with suppress(OSError, VBackupError):  # it is garbage that a later put removes
             self._files.remove(temporary)
 
     def _walk(self, directory: str) -> Iterator[ObjectInfo]:

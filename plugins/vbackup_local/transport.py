@@ -78,7 +78,7 @@ class Local:
         """There are no locks."""
         raise Unsupported(f"{self._root} cannot keep object {key} from being deleted", hint="use a store with locks")
 
-    def create(self) -> None:
+    def create(self, *, force: bool = False) -> None:  # noqa: ARG002
         """See `Transport.create`. Only the last directory of the path is made."""
         with told(f"make the directory {self._root}"):
             self._directories.make_root()

@@ -49,7 +49,7 @@ class Share(Local):
     def root(self) -> Path:
         return super().root / "inside"
 
-    def create(self) -> None:
+    def create(self, *, force: bool = False) -> None:
         super().create()
         self.root.mkdir()
 

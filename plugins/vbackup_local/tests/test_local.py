@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,19 +13,29 @@ from pydantic import ValidationError
 
 from vbackup.api import AlreadyExists, Level, NotFound, ObjectInfo, Unavailable, Unsupported
 from vbackup.api.clock import now
-from vbackup.testing.transport_contract import TransportContract
+from vbackup.testing.transport_contract import HostsContract, MissingPlaceContract, TransportContract
 from vbackup_local.transport import Local, LocalOptions
 
 
-class TestLocal(TransportContract):
+class TestLocal(MissingPlaceContract, TransportContract):
     @pytest.fixture
     def transport(self, tmp_path):
         return Local(LocalOptions(path=tmp_path))
+
+    @pytest.fixture
+    def missing(self, tmp_path):
+        return Local(LocalOptions(path=tmp_path / "not" / "there"))
 
     @pytest.fixture(autouse=True)
     def _leaves_no_temporary_file(self, tmp_path):
         yield
         assert not [name for _, _, names in os.walk(tmp_path) for name in names if name.startswith(".tmp-")]
+
+
+class TestLocalOfManyHosts(HostsContract):
+    @pytest.fixture
+    def opens(self, tmp_path):
+        return partial(Local, LocalOptions(path=tmp_path))
 
 
 @pytest.fixture

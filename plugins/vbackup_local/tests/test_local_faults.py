@@ -13,6 +13,7 @@ from functools import partial
 import pytest
 
 from vbackup.api import AccessDenied, Level, NoSpace
+from vbackup.testing.transport_contract import FullContract, ReadOnlyContract
 from vbackup_local.transport import Local, LocalOptions
 
 KIB = 1 << 10
@@ -42,6 +43,22 @@ def read_only(tmp_path):
         Local(LocalOptions(path=path)).put("a/b", b"there")
         subprocess.run(["mount", "-o", "remount,ro", path], check=True)
         yield path
+
+
+class TestLocalFaults(FullContract, ReadOnlyContract):
+    room = 8
+
+    @pytest.fixture
+    def full(self, tmp_path):
+        with mounted(tmp_path / "full", "tmpfs", "-o", f"size={self.room}m", "vbackup-test") as path:
+            yield Local(LocalOptions(path=path))
+
+    @pytest.fixture
+    def read_only(self, tmp_path):
+        with mounted(tmp_path / "read-only", "tmpfs", "-o", "size=1m", "vbackup-test") as path:
+            Local(LocalOptions(path=path)).put("a/b", b"there")
+            subprocess.run(["mount", "-o", "remount,ro", path], check=True)
+            yield Local(LocalOptions(path=path))
 
 
 def names(path):
