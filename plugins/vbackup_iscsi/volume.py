@@ -1,0 +1,57 @@
+"""What is on a LUN: our file system, nothing, or somebody else's data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vbackup.api import Unavailable, Unsupported
+from vbackup_iscsi import filesystem
+from vbackup_iscsi.header import Device, Label
+from vbackup_iscsi.order import Order
+
+_SMALLEST = 400 << 20
+"""mkfs.xfs makes nothing below 300 MB."""
+
+
+def examine(device: Device, order: Order) -> None:
+    """Return if the LUN may be used as ordered. Nothing is written.
+
+    Raises: `Unavailable` where it is blank and shall not be formatted, or has shrunk; `Unsupported` where it is too
+    small, or holds what is not ours.
+    """
+    label = device.label()
+    if label is not None:
+        if device.size < label.size:
+            raise Unavailable(
+                f"{order.place} has shrunk: it was formatted with {label.size} bytes and has {device.size} bytes now",
+                hint="give the LUN its size back; what is on it may be damaged",
+                transient=False,
+            )
+        return
+    if not _is_blank(device):
+        if order.format and order.force:
+            return
+        found = filesystem.found_on(device.path) or "data of an unknown kind"
+        raise Unsupported(
+            f"{order.place} holds {found}, and not a store of vbackup",
+            hint="vbackup needs a LUN of its own; correct portal, target or lun, or have this one wiped",
+        )
+    if not order.format:
+        raise Unavailable(f"{order.place} is blank", hint="format it with `vbackup init`", transient=False)
+    if device.size < _SMALLEST:
+        raise Unsupported(f"{order.place} is too small: {device.size} bytes", hint=f"{_SMALLEST} bytes are needed")
+
+
+def format_if_asked(device: Device, blocks: Path, order: Order) -> None:
+    """Make the file system on ``blocks``, all of the LUN but the header, unless there is one; its label comes last."""
+    if device.label() is not None:
+        return
+    examine(device, order)  # another host may have been here before it became ours
+    if not _is_blank(device):
+        device.wipe()
+    filesystem.make(blocks)
+    device.write_label(Label(device.size))
+
+
+def _is_blank(device: Device) -> bool:
+    return device.is_blank() and not filesystem.found_on(device.path)
