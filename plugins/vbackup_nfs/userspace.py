@@ -74,19 +74,8 @@ class NfsFiles:
 
     def list(self, path: str) -> Iterable[Found]:
         """See `Files.list`."""
-        found, unknown = [], []
         with self._pool.connection() as connection:
-            for entry in connection.entries(_absolute(path)):
-                name = os.fsdecode(entry.name)
-                if not entry.type:  # the server did not say what it is
-                    unknown.append(name)
-                elif name not in (".", ".."):
-                    is_file, is_directory = entry.type == _REGULAR, entry.type == _DIRECTORY
-                    found.append(Found(name, is_file, is_directory, entry.size, entry.mtime.seconds))
-            for name in unknown:
-                with suppress(FileNotFoundError):  # removed meanwhile
-                    found.append(_found(name, connection.stat(_absolute(f"{path}/{name}"))))
-        return found
+            return _again(lambda: _list(connection, path))
 
     def make_directory(self, path: str) -> None:
         """See `Files.make_directory`. Of the root only the last directory is made, from the one that it is in."""
@@ -137,7 +126,7 @@ def _rename(connection: Connection, old: bytes, new: bytes) -> None:
 
 
 def _again(action: Callable[[], T]) -> T:
-    """Do it again if the file went while we looked: replaced, it is another file, and NFSv3 keeps none for readers."""
+    """Do it again if what we looked at went: replaced, it is another file, and NFSv3 keeps none for readers."""
     for _ in range(_REPLACEMENTS):
         try:
             return action()
@@ -158,6 +147,21 @@ def _read(connection: Connection, path: bytes, offset: int, length: int | None) 
         data, address = new_bytes(length)
         got = connection.read_into(file, address, length, offset)
     return data if got == length else data[:got]
+
+
+def _list(connection: Connection, path: str) -> list[Found]:
+    found, unknown = [], []
+    for entry in connection.entries(_absolute(path)):
+        name = os.fsdecode(entry.name)
+        if not entry.type:  # the server did not say what it is
+            unknown.append(name)
+        elif name not in (".", ".."):
+            is_file, is_directory = entry.type == _REGULAR, entry.type == _DIRECTORY
+            found.append(Found(name, is_file, is_directory, entry.size, entry.mtime.seconds))
+    for name in unknown:
+        with suppress(FileNotFoundError):  # removed meanwhile
+            found.append(_found(name, connection.stat(_absolute(f"{path}/{name}"))))
+    return found
 
 
 def _absolute(path: str) -> bytes:

@@ -38,8 +38,9 @@ _EXPORTS = {
 
 
 class Ganesha:
-    """An NFS server whose exports are the directories ``rw``, ``ro``, ``squashed`` and ``small`` (a disk of
-    24 MiB). ``ro`` has an object ``a/b`` that holds ``there``.
+    """An NFS server whose exports are the directories ``rw``, ``ro``, ``squashed`` and ``small`` (24 MiB of memory).
+
+    ``ro`` has an object ``a/b`` that holds ``there``.
 
     rpcbind has a fixed port, and a socket with a fixed name: so there is a network and a mount namespace that nobody
     else sees, linked to ours by a pair of network devices. They are gone when its last process is.
@@ -136,12 +137,8 @@ class Ganesha:
         return theirs
 
     def _prepare(self) -> None:
-        """Make the small disk, and the configuration."""
-        image = self.root / "small.img"
-        with image.open("wb") as file:
-            file.truncate(_SMALL)
-        run("mkfs.ext4", "-q", "-m", "0", image)
-        run(*self._enter("-m"), "mount", "-o", "loop", image, self.root / "small")
+        """Make the small file system, and the configuration."""
+        run(*self._enter("-m"), "mount", "-t", "tmpfs", "-o", f"size={_SMALL}", "small", self.root / "small")
         run(*self._enter("-m"), "mkdir", "-p", "/run/rpcbind")
         text = _CONFIGURATION.format(nfs=self.nfs_port, mount=self.mount_port, root=self.root)
         for number, (name, (access, squash)) in enumerate(_EXPORTS.items(), start=1):
