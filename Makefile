@@ -4,11 +4,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 PACKAGES := python3 python3-dev python3-venv gcc pkg-config libvirt-dev \
   libvirt-daemon-system libvirt-clients qemu-system-x86 qemu-utils qemu-block-extra libnbd0 nbdkit ovmf seabios \
-  swtpm swtpm-tools openssh-client openssh-server strace cpio e2fsprogs util-linux iproute2 xfsprogs openssl \
-  libnfs13 nfs-ganesha nfs-ganesha-vfs rpcbind tgt libiscsi-bin samba ceph-mon ceph-osd radosgw ceph-common
+  swtpm swtpm-tools openssh-client openssh-server strace cpio e2fsprogs util-linux iproute2 xfsprogs openssl procps \
+  libnbd-bin fuse3 \
+  libnfs13 nfs-ganesha nfs-ganesha-vfs rpcbind tgt samba ceph-mon ceph-osd radosgw ceph-common
 
-# Every worker has a libvirtd of its own where it may mount; else they would only wait for each other.
-WORKERS = $(shell unshare --mount true 2>/dev/null && echo auto || echo 1)
+# Every worker has a libvirtd of its own where it may mount; else they would only wait for each other. One more than there
+# are processors: many tests wait for servers that are away.
+WORKERS = $(shell unshare --mount true 2>/dev/null && echo $$(($$(nproc) + 1)) || echo 1)
 
 .PHONY: help setup demo test check format bench clean
 

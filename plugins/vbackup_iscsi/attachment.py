@@ -20,8 +20,9 @@ from typing import IO, cast
 from vbackup.api import AccessDenied, Busy, Unavailable, Unsupported
 from vbackup_files.failures import told
 from vbackup_iscsi.keeper import OTHERS, READY, SOCKET, STORE
-from vbackup_iscsi.order import Order, receive_answer, send_order
+from vbackup_iscsi.order import Attached, Order, receive_answer, send_order
 from vbackup_iscsi.programs import missing
+from vbackup_iscsi.sockets import sockets
 
 _START_SECONDS = 60
 _ATTEMPTS = 10
@@ -42,7 +43,8 @@ class Attachment:
         self._directory = directory
         with told(f"attach {order.place}"):
             directory.mkdir(0o700, parents=True, exist_ok=True)
-            self._connection, self._keeper = self._attached()
+            self._connection, self._keeper, self._attached = self._attach()
+        self._sockets = sockets(self._attached.initiator)
         atexit.register(self.close)  # without it all is undone as well, but a moment after our end
 
     @property
@@ -50,16 +52,22 @@ class Attachment:
         """Where its files are."""
         return self._directory / STORE
 
+    @property
+    def store(self) -> str:
+        """The id of the store on it."""
+        return self._attached.store
+
     def is_alive(self) -> bool:
-        """Whether it is still attached."""
-        return not select.select([self._connection], [], [], 0)[0]
+        """Whether it is still attached, over the connection that it had at first: see `sockets`."""
+        is_same = sockets(self._attached.initiator) == self._sockets
+        return is_same and not select.select([self._connection], [], [], 0)[0]
 
     def close(self) -> None:
         """Leave it. The last one who does waits until everything is undone."""
         atexit.unregister(self.close)
         _leave(self._connection, self._keeper, self._patience)
 
-    def _attached(self) -> tuple[socket.socket, int]:
+    def _attach(self) -> tuple[socket.socket, int, Attached]:
         for _ in range(_ATTEMPTS):
             try:
                 connection, keeper, is_new = self._met()
@@ -67,8 +75,9 @@ class Attachment:
                 continue  # it has just ended
             try:
                 send_order(connection, self._order)
-                if receive_answer(connection):
-                    return connection, keeper
+                attached = receive_answer(connection)
+                if attached is not None:
+                    return connection, keeper, attached
             except (BrokenPipeError, ConnectionResetError):
                 pass
             except TimeoutError as error:

@@ -19,12 +19,15 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Self, TypeVar
 
+from pydantic import TypeAdapter
+
 BLOCK = 4096
 FILE_SYSTEM = 1 << 20
 """Where the file system begins, in bytes."""
 _MAGIC = b"vbackup iSCSI 1\n"
 _DIGEST = 32
 _LABEL, _OWNER = 0, BLOCK
+_LONGEST_LEASE = 3600
 _ENDS = 4 << 20
 """How much of the beginning and of the end of a LUN must be zero for it to be blank: signatures are at either."""
 
@@ -35,6 +38,10 @@ class Label:
 
     size: int
     """Of the LUN, in bytes."""
+    id: str
+    """Of the store: random, so that no other LUN is taken for this one."""
+    whole: bool = True
+    """False while it is being formatted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +59,11 @@ class Owner:
     counter: int = 0
     """Counted up while it lives. 0 while it is not yet sure to have won."""
     released: bool = False
+
+    def __post_init__(self) -> None:
+        """Raise `ValueError` for what cannot be: records come from the target."""
+        if not 0 < self.lease <= _LONGEST_LEASE:
+            raise ValueError("a lease of that length")
 
     def counted(self) -> Self:
         """Return the next record of the same attachment."""
@@ -99,12 +111,13 @@ class Device:
 
     def is_blank(self) -> bool:
         """Whether there is nothing, or what a format of ours left behind that did not come to its end."""
-        begin = self.read(0, FILE_SYSTEM)
-        if any(begin[:_OWNER]) or any(begin[_OWNER + BLOCK :]):
-            return False
+        label = self.label()
+        if label is not None:
+            return not label.whole
+        begin = bytearray(self.read(0, _ENDS))  # far enough to see what a file system of ours begins with
         if self.owner() is not None:
-            return True  # it is only ever written on a LUN that is blank, or is to be overwritten
-        return not any(begin) and not any(any(self.read(start, _ENDS)) for start in self._ends())
+            begin[_OWNER : _OWNER + BLOCK] = bytes(BLOCK)
+        return not any(begin) and not any(self.read(self._ends()[1], _ENDS))
 
     def wipe(self) -> None:
         """Zero both ends, where signatures of other file systems and partition tables are, but for the owner."""
@@ -139,5 +152,10 @@ def _decoded(kind: type[Record], block: bytes) -> Record | None:
     body = block[:-_DIGEST]
     if not block.startswith(_MAGIC) or hashlib.blake2b(body, digest_size=_DIGEST).digest() != block[-_DIGEST:]:
         return None
-    fields = json.loads(body[len(_MAGIC) :].rstrip(b"\0"))
-    return kind(**fields) if fields.pop("kind") == kind.__name__ else None
+    try:
+        fields = json.loads(body[len(_MAGIC) :].rstrip(b"\0"))
+        if not isinstance(fields, dict) or fields.pop("kind", None) != kind.__name__:
+            return None
+        return TypeAdapter(kind).validate_json(json.dumps(fields), strict=True)
+    except ValueError:  # of json and of pydantic
+        return None

@@ -27,6 +27,16 @@ class Initiator(Protocol):
     def endings(self) -> Sequence[int]:
         """Return descriptors of which one becomes readable when the attachment has ended by itself."""
 
+    @property
+    def process(self) -> int:
+        """The process that is connected to the target; 0 where it is the kernel."""
+
+    def is_connected(self) -> bool:
+        """Whether the connection to the target is the one that it began with, as far as can be seen."""
+
+    def beat(self) -> None:
+        """To be called at least once in the time of a lease: else `kill`, by somebody else. Any thread."""
+
     def kill(self) -> None:
         """Let nothing of ours reach the LUN from now on. Any thread, any time; does not wait."""
 

@@ -25,13 +25,13 @@ from vbackup_iscsi import initiator, seat, volume
 from vbackup_iscsi.filesystem import loop, mounted
 from vbackup_iscsi.header import Device
 from vbackup_iscsi.lease import Lease
-from vbackup_iscsi.order import Order, receive_order, send_answer
+from vbackup_iscsi.order import Attached, Order, receive_order, send_answer
 
 SOCKET, STORE, LOCK, READY = "socket", "store", "lock", b"listening\n"
 OTHERS = b"o"
 """Said to a user who leaves when others stay."""
 _MOUNT = "mount"
-_ORDER_SECONDS, _LOOK_SECONDS, _END_SECONDS = 10, 1, 30
+_ORDER_SECONDS, _LOOK_SECONDS, _END_SECONDS = 10, 0.5, 30
 
 
 class Keeper:
@@ -41,10 +41,16 @@ class Keeper:
         self._directory = directory
         self._users: list[socket.socket] = []
         self._initiator: initiator.Initiator | None = None
+        self._attached = Attached("", 0)
 
     def run(self, listener: socket.socket) -> None:
         """Serve the first user, and others, until none is left."""
-        first, _ = listener.accept()
+        listener.settimeout(_ORDER_SECONDS)
+        try:
+            first, _ = listener.accept()
+        except TimeoutError:
+            return  # who started us is dead
+        listener.settimeout(None)
         self._users = [first]
         failed: VBackupError | None = None
         with ExitStack() as undo:
@@ -52,7 +58,7 @@ class Keeper:
                 order = _order(first)
                 if order is not None:
                     lease, endings = self._attach(order, undo)
-                    send_answer(first, None)
+                    send_answer(first, self._attached)
                     self._serve(listener, lease, endings)
             except VBackupError as error:
                 failed = error
@@ -71,7 +77,7 @@ class Keeper:
         with told(f"use {order.place}"):
             device = Device(path)
             undo.callback(device.close)
-            lease = Lease(device, seat.of(self._directory.parent), order.timing, self._pause, self._cut)
+            lease = Lease(device, seat.of(self._directory), order.timing, self._pause, self._cut, self._initiator.beat)
             undo.callback(lease.end)
             lease.watch()
             try:
@@ -93,6 +99,9 @@ class Keeper:
             volume.format_if_asked(device, path, order)
             undo.enter_context(mounted(path, mount, lease.lose))
         mount.chmod(0o700)
+        label = device.label()
+        process = self._initiator.process if self._initiator is not None else 0
+        self._attached = Attached(label.id if label is not None else "", process)
         self._point_to(Path(f"/proc/{os.getpid()}/root{mount}"))
         lease.raise_if_lost(order.place)
 
@@ -105,6 +114,8 @@ class Keeper:
                 self._welcome(listener)
             if any(ending in ready for ending in endings):
                 lease.lose("its initiator ended")
+            if self._initiator is not None and not self._initiator.is_connected():
+                lease.lose("its connection was replaced: the target may have lost what it had not written")
             if not self._works():
                 lease.lose("its file system failed")
             gone = [user for user in self._users if user in ready]
@@ -120,7 +131,7 @@ class Keeper:
         user, _ = listener.accept()
         if _order(user) is not None:
             with suppress(OSError):
-                send_answer(user, None)
+                send_answer(user, self._attached)
             self._users.append(user)
 
     def _works(self) -> bool:

@@ -49,6 +49,18 @@ class Kernel:
         """See `Initiator.endings`: there are none, a session that ends shows in the lease."""
         return ()
 
+    @property
+    def process(self) -> int:
+        """0: the kernel is connected."""
+        return 0
+
+    def is_connected(self) -> bool:
+        """The kernel does not show when it has connected again."""
+        return True
+
+    def beat(self) -> None:
+        """Nobody listens: without us, what is in the kernel can only be stopped by the kernel."""
+
     def kill(self) -> None:
         """Take the device offline: what is queued and all that follows fails."""
         if self._device is not None:

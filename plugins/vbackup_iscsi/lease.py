@@ -34,12 +34,18 @@ class Lease:
         timing: Timing,
         pause: Callable[[float], None],
         cut: Callable[[], None],
+        beat: Callable[[], None],
     ) -> None:
-        """``seat``: the name of this host, and what tells it and its boot from all others."""
+        """``seat``: the name of this host, and what tells it and its boot from all others.
+
+        ``beat`` is called as long as the watch goes on: who does not hear it may take us for dead.
+        """
         self._device = device
         self._timing = timing
         self._pause = pause
         self._cut = cut
+        self._alive = beat
+        self._counted = 0
         self._record = Owner(host=seat[0], seat=seat[1], nonce=secrets.token_hex(16), lease=timing.lease)
         self._heard = _clock()
         self._released, self._ended = threading.Event(), threading.Event()
@@ -61,6 +67,9 @@ class Lease:
             owner = self._device.owner()
             if must_wait or not self._is_free(before, owner):
                 self._watch_stand_still(place, before, owner)
+            elif owner is not None and not owner.released:
+                # We were killed: what our kernel had still to send could arrive after what we write now.
+                self._pause(self._timing.unacknowledged + self._timing.renew)
             started = _clock()
             if self._read() != before:
                 continue
@@ -120,12 +129,18 @@ class Lease:
 
     def _count(self) -> None:
         owner = self._device.owner()
-        if owner is not None and owner.nonce != self._record.nonce:
+        if owner is None:
+            self.lose("another LUN is there in its place")
+        elif owner.nonce != self._record.nonce:
             self.lose(f"{_host(owner)} has taken it")
+        elif owner.counter < self._counted:
+            self.lose("it holds what it held before: the target has lost what was written")
+        if self.lost:
             return
         submitted = _clock()
         self._record = self._record.counted()
         self._device.write_owner(self._record)
+        self._counted = self._record.counter
         self._heard = submitted
 
     def _watch(self) -> None:
@@ -133,6 +148,8 @@ class Lease:
             silent = _clock() - self._heard
             if silent >= self._timing.lease:
                 self.lose(f"it did not answer for {silent:.0f} s")
+                return
+            self._alive()
             # In short steps: a wait does not notice that the host was suspended meanwhile.
             self._ended.wait(min(1.0, self._timing.renew / 4))
 
@@ -161,4 +178,7 @@ def _clock() -> float:
 
 
 def _host(owner: Owner | None) -> str:
-    return f"host {owner.host or 'unknown'}" if owner is not None else "another host"
+    if owner is None:
+        return "another host"
+    name = "".join(each if each.isprintable() else "?" for each in owner.host[:64])
+    return f"host {name or 'unknown'}"

@@ -35,6 +35,16 @@ class Order:
     timing: Timing = field(default_factory=Timing)
 
 
+@dataclass(frozen=True, slots=True)
+class Attached:
+    """What a user has then."""
+
+    store: str
+    """The id of the store on the LUN."""
+    initiator: int
+    """The process that is connected to the target; 0 where it is the kernel."""
+
+
 def send_order(connection: socket.socket, order: Order) -> None:
     """Send it."""
     _send(connection, asdict(order))
@@ -49,26 +59,27 @@ def receive_order(connection: socket.socket) -> Order | None:
     return Order(**fields | {"timing": Timing(**fields["timing"])})
 
 
-def send_answer(connection: socket.socket, error: VBackupError | None) -> None:
-    """Tell a user that the LUN is attached, or why not."""
-    if error is None:
-        _send(connection, {})
+def send_answer(connection: socket.socket, answer: VBackupError | Attached) -> None:
+    """Tell a user what is attached, or why nothing is."""
+    if isinstance(answer, Attached):
+        _send(connection, asdict(answer))
         return
+    error = answer
     kind = type(error).__name__ if type(error).__name__ in _ERRORS else Unavailable.__name__
     fields = {"error": kind, "message": error.message, "hint": error.hint, "transient": error.transient}
     _send(connection, fields)
 
 
-def receive_answer(connection: socket.socket) -> bool:
-    """Return True if the LUN is attached, False if the keeper ended without an answer; raises its error."""
+def receive_answer(connection: socket.socket) -> Attached | None:
+    """Return what is attached, None if the keeper ended without an answer; raises its error."""
     line = _line(connection)
     if line is None:
-        return False
+        return None
     answer = json.loads(line)
-    if answer:
+    if "error" in answer:
         kind = _ERRORS[answer["error"]]
         raise kind(answer["message"], hint=answer["hint"], transient=answer["transient"])
-    return True
+    return Attached(**answer)
 
 
 def _send(connection: socket.socket, fields: dict[str, object]) -> None:

@@ -11,15 +11,16 @@ from pathlib import Path
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
-def of(runtime: Path) -> tuple[str, str]:
+def of(directory: Path) -> tuple[str, str]:
     """Return the host's name for people, and what tells this boot of this host (or container) from all others.
 
     Not the machine-id: clones of a machine share theirs, and so do many containers. Two attachments are of one seat
-    only if they see the same file in the runtime directory, and so the same locks.
+    only if they see the same file in the directory of the LUN, and so the same lock: who comes to the same LUN by
+    another name (another portal, a LUN that is mapped twice) is of another seat, though of the same host.
     """
-    file = runtime / "seat"
+    file = directory / "seat"
     with suppress(FileExistsError):
-        new = runtime / f"seat-{os.getpid()}"
+        new = directory / f"seat-{os.getpid()}"
         new.write_text(secrets.token_hex(16))
         try:
             file.hardlink_to(new)

@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from pydantic import BaseModel
 
-from vbackup.api import Finding, ObjectInfo, Unavailable, Unsupported, VBackupError, checked_key
+from vbackup.api import ConfigError, Finding, ObjectInfo, SecretRef, Unavailable, Unsupported, VBackupError, checked_key
 from vbackup.api.hypervisor import Buffer
 from vbackup_iscsi.attachment import Attachment
 from vbackup_iscsi.check import examine
@@ -36,6 +36,7 @@ class Iscsi:
         self._lock = threading.Lock()
         self._current: tuple[Attachment, Local] | None = None
         self._failure: VBackupError | None = None
+        self._store_id = ""
 
     @property
     def root(self) -> Path:
@@ -117,8 +118,12 @@ class Iscsi:
         except VBackupError as error:
             if attachment.is_alive():
                 raise
-            message = f"{self._options.place} was lost: {error.message}"
-            raise Unavailable(message, hint="is the target up and reachable?") from error
+            raise self._lost(error.message) from error
+        if not attachment.is_alive():  # what was said to be durable may not be
+            raise self._lost(f"cannot {action}")
+
+    def _lost(self, message: str) -> Unavailable:
+        return Unavailable(f"{self._options.place} was lost: {message}", hint="is the target up and reachable?")
 
     def _attached(self, **how: bool) -> tuple[Attachment, Local]:
         """Return the attachment; make it if there is none, or if it is dead."""
@@ -131,11 +136,23 @@ class Iscsi:
             self._leave()
             try:
                 attachment = Attachment(self._directory, self._order(**how))
+                self._need_same(attachment)
             except VBackupError as error:
                 self._failure = error
                 raise
             self._current = attachment, Local(LocalOptions(path=attachment.root))
             return self._current
+
+    def _need_same(self, attachment: Attachment) -> None:
+        """What was stored before must not be parted from what is stored from now on."""
+        self._store_id = self._store_id or attachment.store
+        if attachment.store != self._store_id:
+            attachment.close()
+            raise Unavailable(
+                f"{self._options.place} holds another store than before",
+                hint="is this LUN still behind this target, portal and number?",
+                transient=False,
+            )
 
     def _leave(self) -> None:
         if self._current is not None:
@@ -152,7 +169,14 @@ class Iscsi:
             client=options.client,
             place=options.place,
             user=options.chap.user if options.chap else "",
-            password=options.chap.password.resolve().decode() if options.chap else "",
+            password=_password(options.chap.password) if options.chap else "",
             timing=self._timing,
             **how,
         )
+
+
+def _password(reference: SecretRef) -> str:
+    try:
+        return reference.resolve().decode("ascii")
+    except UnicodeDecodeError:
+        raise ConfigError(f"the CHAP secret from {reference} has characters that are not ASCII") from None

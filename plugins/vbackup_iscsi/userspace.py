@@ -9,9 +9,11 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -20,12 +22,18 @@ from pathlib import Path
 from typing import IO
 
 from vbackup.api import AccessDenied, Unavailable, Unsupported, VBackupError
+from vbackup_iscsi import guard
 from vbackup_iscsi.order import Order
-from vbackup_iscsi.programs import attempt, missing
+from vbackup_iscsi.programs import missing
+from vbackup_iscsi.sockets import sockets
 
 INITIATOR, FUSE = "qemu-storage-daemon", "nbdfuse"
 _MOUNT_SECONDS, _END_SECONDS = 20, 10
 _PR_SET_PDEATHSIG, _PR_SET_IO_FLUSHER = 1, 57
+_APART = ("unshare", "--mount", "--propagation", "slave")
+"""In a mount namespace of their own. The last process of the keeper's namespace unmounts the file system as it ends:
+one that serves it would wait for itself, and for ever. So that one must be neither of them, nor the keeper, which they
+would outlive with what it still writes: see `vbackup_iscsi.guard`."""
 _libc = ctypes.CDLL(None)  # before fork, where nothing may be loaded
 
 
@@ -35,10 +43,13 @@ class Userspace:
     def __init__(self, order: Order, directory: Path, lock: int) -> None:
         """``lock`` is a descriptor that they hold open until they have ended."""
         self._order = order
-        self._lun = directory / "lun"
+        self._lun = directory / "lun"  # a mount point, in the namespace of nbdfuse
         self._socket = directory / "nbd"
         self._lock = lock
         self._monitor, self._theirs = socket.socketpair()
+        self._end, self._alive = os.pipe()
+        self._last: subprocess.Popen[bytes] | None = None
+        self._sockets: frozenset[str] = frozenset()
         self._running: list[subprocess.Popen[bytes]] = []
         self._endings: list[int] = []
 
@@ -49,12 +60,28 @@ class Userspace:
         self._lun.touch(0o600)
         with tempfile.TemporaryFile() as said:
             self._log_in(said)
-            self._mount(said)
-        return self._lun
+            lun = self._mount(said)
+        self._guard()
+        self._sockets = sockets(self.process)
+        return lun
 
     def endings(self) -> Sequence[int]:
         """Return the pidfds of both: see `Initiator.endings`."""
         return self._endings
+
+    @property
+    def process(self) -> int:
+        """qemu-storage-daemon."""
+        return self._running[0].pid
+
+    def is_connected(self) -> bool:
+        """See `vbackup_iscsi.sockets`."""
+        return sockets(self.process) == self._sockets
+
+    def beat(self) -> None:
+        """Tell the guard that we are well."""
+        with suppress(BlockingIOError):  # it stands still itself, and has enough to read
+            os.write(self._alive, b".")
 
     def kill(self) -> None:
         """Let nothing of ours reach the LUN from now on. Does not wait."""
@@ -63,19 +90,36 @@ class Userspace:
 
     def detach(self) -> None:
         """Log out, and wait until both have ended."""
-        attempt("umount", "-l", str(self._lun))  # nothing of ours has it open; then nbdfuse ends
-        for process in self._running[1:]:
-            _wait(process)
+        for process in self._running[1:]:  # nbdfuse; nothing of ours has the file open
+            process.kill()
+            process.wait()
         with suppress(OSError):
             self._monitor.sendall(b'{"execute": "qmp_capabilities"}{"execute": "quit"}')
         for process in self._running:
             _wait(process)
-        for descriptor in self._endings:
+        for descriptor in (*self._endings, self._end, self._alive):
             os.close(descriptor)
+        if self._last is not None:
+            self._last.wait()
         self._monitor.close()
         self._theirs.close()
         for path in (self._socket, self._lun):
             path.unlink(missing_ok=True)
+
+    def _guard(self) -> None:
+        """Start the watch over us; see `vbackup_iscsi.guard`."""
+        os.set_blocking(self._alive, False)
+        limit = str(self._order.timing.lease)
+        programs = list(self._endings)
+        self._last = subprocess.Popen(
+            [sys.executable, "-IS", guard.__file__, limit, str(self._lun.parent), *map(str, programs)],
+            stdin=self._end,
+            stdout=subprocess.DEVNULL,
+            pass_fds=(self._lock, *programs),
+            preexec_fn=_hold_signals,  # noqa: PLW1509 - as below
+            start_new_session=True,
+        )
+        self._endings.append(os.pidfd_open(self._last.pid))
 
     def _log_in(self, said: IO[bytes]) -> None:
         secret = _pipe_with(self._order.password)
@@ -96,11 +140,12 @@ class Userspace:
             said.seek(0)
             raise _failure(self._order, said.read().decode(errors="replace"))
 
-    def _mount(self, said: IO[bytes]) -> None:
+    def _mount(self, said: IO[bytes]) -> Path:
         begin = said.seek(0, os.SEEK_END)
         process = self._start([FUSE, str(self._lun), f"nbd+unix:///?socket={self._socket}"], said)
         deadline = time.monotonic() + _MOUNT_SECONDS
-        while not os.path.ismount(self._lun):
+        lun = Path(f"/proc/{process.pid}/root{self._lun}")
+        while not os.path.ismount(lun):
             if process.poll() is not None or time.monotonic() > deadline:
                 said.seek(begin)
                 reason = " ".join(said.read().decode(errors="replace").split()) or "it does not answer"
@@ -108,6 +153,7 @@ class Userspace:
                     f"{FUSE} cannot make a file of {self._order.place}: {reason}", hint="is /dev/fuse there?"
                 )
             time.sleep(0.01)
+        return lun
 
     def _start(self, command: list[str], said: IO[bytes], *descriptors: int) -> subprocess.Popen[bytes]:
         us = os.getpid()
@@ -117,24 +163,23 @@ class Userspace:
             # to them; and must not end when systemd ends all of a service, before those who write have ended.
             _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
             _libc.prctl(_PR_SET_IO_FLUSHER, 1, 0, 0, 0)
-            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
+            _hold_signals()
             if os.getppid() != us:
                 os._exit(1)
 
-        try:
-            process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=said,
-                stderr=said,
-                pass_fds=(self._lock, *descriptors),
-                preexec_fn=as_child,  # noqa: PLW1509 - the watch has not begun: we have one thread
-                start_new_session=True,
-                # What a connection has sent lives on in the kernel after its process: not for long.
-                env=os.environ | {"LIBISCSI_TCP_USER_TIMEOUT": str(int(self._order.timing.unacknowledged * 1000))},
-            )
-        except FileNotFoundError as error:
-            raise missing(command[0]) from error
+        if shutil.which(command[0]) is None:
+            raise missing(command[0])
+        process = subprocess.Popen(
+            [*_APART, *command],
+            stdin=subprocess.DEVNULL,
+            stdout=said,
+            stderr=said,
+            pass_fds=(self._lock, self._alive, *descriptors),
+            preexec_fn=as_child,  # noqa: PLW1509 - the watch has not begun: we have one thread
+            start_new_session=True,
+            # What a connection has sent lives on in the kernel after its process: not for long.
+            env=os.environ | {"LIBISCSI_TCP_USER_TIMEOUT": str(int(self._order.timing.unacknowledged * 1000))},
+        )
         self._running.append(process)
         self._endings.append(os.pidfd_open(process.pid))
         return process
@@ -162,6 +207,10 @@ class Userspace:
             *("--chardev", f"socket,id=monitor,fd={self._theirs.fileno()}"),
             *("--monitor", "chardev=monitor"),
         ]
+
+
+def _hold_signals() -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
 
 
 def _wait(process: subprocess.Popen[bytes]) -> None:

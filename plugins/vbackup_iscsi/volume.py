@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import secrets
+from dataclasses import replace
 from pathlib import Path
 
 from vbackup.api import Unavailable, Unsupported
@@ -20,7 +22,7 @@ def examine(device: Device, order: Order) -> None:
     small, or holds what is not ours.
     """
     label = device.label()
-    if label is not None:
+    if label is not None and label.whole:
         if device.size < label.size:
             raise Unavailable(
                 f"{order.place} has shrunk: it was formatted with {label.size} bytes and has {device.size} bytes now",
@@ -44,13 +46,16 @@ def examine(device: Device, order: Order) -> None:
 
 def format_if_asked(device: Device, blocks: Path, order: Order) -> None:
     """Make the file system on ``blocks``, all of the LUN but the header, unless there is one; its label comes last."""
-    if device.label() is not None:
+    label = device.label()
+    if label is not None and label.whole:
         return
     examine(device, order)  # another host may have been here before it became ours
     if not _is_blank(device):
         device.wipe()
+    label = Label(device.size, secrets.token_hex(16), whole=False)
+    device.write_label(label)
     filesystem.make(blocks)
-    device.write_label(Label(device.size))
+    device.write_label(replace(label, whole=True))
 
 
 def _is_blank(device: Device) -> bool:

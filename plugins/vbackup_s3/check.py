@@ -35,7 +35,7 @@ def examine(options: S3Options, bucket: Bucket, versions: Versions) -> Sequence[
 
 
 def _reachable(bucket: Bucket) -> Iterator[Finding]:
-    next(bucket.list(None), None)
+    next(bucket.list(limit=1), None)
     yield Finding(bucket.place, Level.OK, "it is there and can be listed")
 
 

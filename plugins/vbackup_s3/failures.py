@@ -30,6 +30,11 @@ _MESSAGE = re.compile(r"<Message>([^<]{1,200})")
 _CERTIFICATE = re.compile(r"InvalidCertificate\(\s*(\w+)")
 
 
+_THROTTLES = {"SlowDown", "Throttling", "ThrottlingException", "TooManyRequests"}
+_PAUSE_SECONDS = 2.0
+_LONGEST_PAUSE_SECONDS = 3600.0
+
+
 class Meaning(NamedTuple):
     """What one of the codes means, or, where none is listed, one of the statuses of HTTP."""
 
@@ -47,8 +52,8 @@ _MEANINGS = (
         NoSpace, False, "free some space or raise the quota",
     ),
     Meaning(
-        {"AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "PermanentRedirect"}, {301, 302, 307},
-        Unavailable, False, "correct `region`, or `endpoint`",
+        {"AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "PermanentRedirect"},
+        {301, 302, 303, 307, 308}, Unavailable, False, "correct `region`, or `endpoint`",
     ),
     Meaning(
         {"RequestTimeTooSkewed", "RequestExpired"}, set(),
@@ -56,8 +61,7 @@ _MEANINGS = (
     ),
     Meaning(
         {"ConditionalRequestConflict", "InternalError", "OperationAborted", "RequestTimeout", "ServiceUnavailable",
-         "SlowDown", "Throttling", "ThrottlingException", "TooManyRequests"}, {408, 409, 425, 429, 500, 502, 503, 504},
-        Unavailable, True, "",
+         *_THROTTLES}, {408, 409, 425, 429}, Unavailable, True, "",
     ),
     Meaning({"InvalidObjectState"}, set(), Unavailable, False, "the object is archived: restore it in the store first"),
     Meaning({"NotImplemented", "MethodNotAllowed"}, {501}, Unsupported, False, "the store does not have this of S3"),
@@ -74,7 +78,13 @@ _MEANINGS = (
         AccessDenied, False, "check the credentials, and what they may do in this bucket",
     ),
     Meaning({"PreconditionFailed", "FileAlreadyExists"}, {412}, AlreadyExists, False, ""),
-    Meaning(set(), {404}, NotFound, False, ""),
+    Meaning({"NoSuchKey", "NoSuchVersion"}, set(), NotFound, False, ""),
+    Meaning(
+        set(), {404},  # who has no object of that name says so by its code
+        Unavailable, True, "something else than the store seems to answer: check `endpoint`, proxies and the network",
+    ),
+    Meaning(set(), {505}, Unavailable, False, "something else than a store seems to answer: check `endpoint`"),
+    Meaning(set(), set(range(500, 600)), Unavailable, True, ""),
 )  # fmt: skip
 
 
@@ -84,6 +94,8 @@ class Refusal(NamedTuple):
     status: int
     code: str
     message: str
+    wait: float | None = None
+    """Seconds, if the store named some; obstore does not hand them on."""
 
 
 def refusal(error: BaseException) -> Refusal | None:
@@ -92,7 +104,13 @@ def refusal(error: BaseException) -> Refusal | None:
     if isinstance(answer, dict):
         told, meta = answer.get("Error", {}), answer.get("ResponseMetadata", {})
         code, message = str(told.get("Code", "")), str(told.get("Message", ""))
-        return Refusal(meta.get("HTTPStatusCode", 0), "" if code.isdigit() else code, _printable(message))
+        wait = str(meta.get("HTTPHeaders", {}).get("retry-after", ""))
+        return Refusal(
+            meta.get("HTTPStatusCode", 0),
+            "" if code.isdigit() else code,
+            _printable(message),
+            min(float(wait), _LONGEST_PAUSE_SECONDS) if wait.isascii() and wait.isdigit() else None,
+        )
     found = _STATUS.search(str(error))
     if found is None:
         return None
@@ -139,13 +157,14 @@ def as_ours(error: Exception, action: str) -> VBackupError:
 
 def _answered(answer: Refusal, action: str) -> VBackupError:
     message = f"cannot {action}: {_said(answer)}"
-    for meaning in _MEANINGS:
-        if answer.code in meaning.codes:
-            return meaning.error(message, hint=meaning.hint, transient=meaning.transient)
-    for meaning in _MEANINGS:
-        if answer.status in meaning.statuses:
-            return meaning.error(message, hint=meaning.hint, transient=meaning.transient)
-    return Unavailable(message, transient=False)
+    by_code = (meaning for meaning in _MEANINGS if answer.code in meaning.codes)
+    by_status = (meaning for meaning in _MEANINGS if answer.status in meaning.statuses)
+    meaning = next(by_code, None) or next(by_status, None)
+    if meaning is None:
+        return Unavailable(message, transient=False)
+    if meaning.transient and (answer.wait or answer.status == 429 or answer.code in _THROTTLES):
+        return Unavailable(message, hint=meaning.hint, retry_after=answer.wait or _PAUSE_SECONDS)
+    return meaning.error(message, hint=meaning.hint, transient=meaning.transient)
 
 
 def _no_answer(error: Exception, action: str) -> VBackupError:
@@ -168,10 +187,9 @@ def _no_answer(error: Exception, action: str) -> VBackupError:
     if "redirect without LOCATION" in text:
         hint = "correct `region`, or `endpoint`"
         return Unavailable(f"cannot {action}: the bucket is in another region", hint=hint, transient=False)
-    if "InvalidPathError" in text:
-        hint = "remove it, or give vbackup a `prefix` of its own"
-        why = "an object there has an empty name, `.` or `..` in its path"
-        return Unavailable(f"cannot {action}: {why}", hint=hint, transient=False)
+    if any(word in text for word in ("ResponseParserError", *_OTHER_PARTS)):
+        hint = "something else than the store seems to answer: check `endpoint`, proxies and the network"
+        return Unavailable(f"cannot {action}: the answer is none of S3", hint=hint)
     for words, why in _SILENCES:
         if any(word in text for word in words):
             return Unavailable(f"cannot {action}: {why}", hint="check `endpoint`, the server and the network")
@@ -179,6 +197,8 @@ def _no_answer(error: Exception, action: str) -> VBackupError:
     return Unavailable(f"cannot {action}: the client library failed ({name})", transient=False)
 
 
+_OTHER_PARTS = ("non-partial response", "Content-Range", "CONTENT_RANGE", "Requested ")
+"""What obstore says if it asked for a part of an object and got the whole, or another part."""
 _SILENCES = (
     (("dns error", "failed to lookup", "Name or service", "NameResolution"), "the name of the server is not known"),
     (("ConnectionRefused", "Connection refused"), "the server refuses connections"),

@@ -16,12 +16,17 @@ _LABEL = r"[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9])?"
 _HOST = re.compile(rf"({_LABEL}\.)*(?!\d+\Z|0x)[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9])?")
 _PREFIX = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*")
 
+_FITS = re.compile(r"[\x21-\x7e]+")
+_SENT = f"^{_FITS.pattern}$"
+
 
 class Encryption(Options):
     """How the store is asked to encrypt; vbackup's own encryption does not depend on it."""
 
     type: Literal["AES256", "aws:kms"] = Field(description="`AES256`: keys of the store; `aws:kms`: of its key service")
-    kms_key_id: str | None = Field(default=None, description="the key of `aws:kms`; default: the bucket's")
+    kms_key_id: str | None = Field(
+        default=None, pattern=_SENT, description="the key of `aws:kms`; default: the bucket's"
+    )
 
     @model_validator(mode="after")
     def _key_has_a_service(self) -> Self:
@@ -38,12 +43,14 @@ class S3Options(Options):
     endpoint: str | None = Field(
         default=None, description="`https://host:port` of the store; default: AWS_ENDPOINT_URL_S3, else Amazon's"
     )
-    region: str | None = Field(default=None, description="default: AWS_REGION or the profile's, else us-east-1")
+    region: str | None = Field(
+        default=None, pattern=_SENT, description="default: AWS_REGION or the profile's, else us-east-1"
+    )
     path_style: bool | None = Field(
         default=None, description="the bucket in the path, not in the host name; default: yes with an endpoint"
     )
     ca_file: Path | None = Field(default=None, description="a PEM file with more certificate authorities to trust")
-    access_key_id: str | None = Field(default=None, min_length=1, description="default: the chain of AWS's own tools")
+    access_key_id: str | None = Field(default=None, pattern=_SENT, description="default: the chain of AWS's own tools")
     secret_access_key: SecretRef | None = None
     session_token: SecretRef | None = Field(default=None, description="goes with temporary keys")
     profile: str | None = Field(default=None, description="a profile of ~/.aws/config")
@@ -83,6 +90,11 @@ class S3Options(Options):
         if self.external_id is not None and self.role_arn is None:
             raise ValueError("external_id goes with role_arn")
         return self
+
+
+def fits_a_header(text: str) -> bool:
+    """Whether text can be sent as a header of HTTP; of what cannot, obstore panics, which nobody can catch."""
+    return _FITS.fullmatch(text) is not None
 
 
 def is_address(host: str) -> bool:

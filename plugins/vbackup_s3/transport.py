@@ -30,6 +30,7 @@ from vbackup.api.hypervisor import Buffer
 from vbackup_s3.bucket import WHOLE, Bucket
 from vbackup_s3.credentials import Credentials
 from vbackup_s3.options import S3Options
+from vbackup_s3.service import Service
 from vbackup_s3.versions import Versions
 
 _PACKS = "packs/"
@@ -46,8 +47,9 @@ class S3:
         self._options = options
         self._at = f"{options.prefix}/" if options.prefix else ""
         self._credentials = Credentials(options)
-        self._bucket = Bucket(options, self._credentials)
-        self._versions = Versions(options, self._credentials, self._bucket.place)
+        self._service = Service(options, self._credentials)
+        self._bucket = Bucket(options, self._credentials, self._service)
+        self._versions = Versions(options, self._service, self._bucket.place)
         self._lock = threading.Lock()
         self._swept = False
 
@@ -75,13 +77,13 @@ class S3:
 
     def create(self, *, force: bool = False) -> None:  # noqa: ARG002
         """Look whether the bucket is there. It is never made: who owns, pays for and may read it is not ours to say."""
-        next(self._bucket.list(None), None)
+        next(self._bucket.list(limit=1), None)
 
     def put(self, key: str, data: Buffer, *, if_absent: bool = False) -> None:
         """See `Transport.put`. With object locks it asks first: a store would put a new version before a locked one."""
         view = memoryview(data).cast("B")
         storage_class = self._options.storage_class if checked_key(key).startswith(_PACKS) else None
-        if len(view) > WHOLE:
+        if len(view) > WHOLE and key.startswith(_PACKS):
             self._sweep_once()
         if if_absent:
             self._create(key, view, storage_class)
@@ -102,11 +104,9 @@ class S3:
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         """See `Transport.list`. Whatever cannot be an object is left out."""
-        for info in self._bucket.list(checked_key(prefix) if prefix else None):
-            if _is_key(info.key) and (info.size or self._bucket.size(info.key) == 0):
-                yield info
-        if prefix and (size := self._bucket.size(prefix)) is not None:
-            yield ObjectInfo(prefix, size)
+        if prefix:  # an object of just that name comes before all that is below it
+            yield from (info for info in self._bucket.list(checked_key(prefix), limit=1) if info.key == prefix)
+        yield from (info for info in self._bucket.list(f"{prefix}/" if prefix else "") if _is_key(info.key))
 
     def delete(self, key: str) -> None:
         """See `Transport.delete`. With object locks all versions go: a marker alone would free no space."""
@@ -137,7 +137,7 @@ class S3:
     def close(self) -> None:
         """Let go of connections."""
         self._bucket.close()
-        self._versions.close()
+        self._service.close()
 
     def _create(self, key: str, data: memoryview, storage_class: str | None) -> None:
         if not self._options.conditional_put:
@@ -157,7 +157,7 @@ class S3:
                 return
             self._swept = True
         with suppress(AccessDenied, Unsupported):  # a credential that may only add, a store that cannot list them
-            self._versions.sweep(self._at)
+            self._versions.sweep(self._at + _PACKS)
 
 
 def _is_key(key: str) -> bool:

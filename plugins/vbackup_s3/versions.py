@@ -1,19 +1,17 @@
-"""What obstore cannot do and botocore can: locks, versions, and what broken uploads left. Few and small requests."""
+"""Locks, versions, and what broken uploads left. Few and small requests."""
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
-from typing import Any
 
-from vbackup.api import AccessDenied, Locked, NotFound, Unsupported, clock
-from vbackup_s3.credentials import Credentials, endpoint_of
+from vbackup.api import AccessDenied, Locked, NotFound, Unavailable, Unsupported, clock
 from vbackup_s3.failures import refusal, told
+from vbackup_s3.listing import need_listing
 from vbackup_s3.options import S3Options
-from vbackup_s3.store import path_style
+from vbackup_s3.service import Service
 
 _NO_LOCKS = {"InvalidRequest", "InvalidBucketState", "NotImplemented"}
 _NOT_LOCKED = {"NoSuchObjectLockConfiguration", "ObjectLockConfigurationNotFoundError"}
@@ -23,23 +21,10 @@ _ABANDONED = timedelta(days=1)
 class Versions:
     """The versions of objects in a bucket, by their full keys; ``place`` names the bucket in messages."""
 
-    def __init__(self, options: S3Options, credentials: Credentials, place: str) -> None:
+    def __init__(self, options: S3Options, service: Service, place: str) -> None:
         self._options = options
-        self._credentials = credentials
+        self._service = service
         self._place = place
-        self._lock = threading.Lock()
-        self._made: tuple[Any, Any] | None = None
-
-    def client(self) -> Any:
-        """Return a client of botocore; a new one when the credentials are new."""
-        keys = self._credentials.fetch()
-        with self._lock:
-            if self._made is None or self._made[0] is not keys:
-                style = "path" if path_style(self._options) else "virtual"
-                endpoint = endpoint_of(self._options)
-                client = self._credentials.client("s3", keys, endpoint_url=endpoint, s3={"addressing_style": style})
-                self._made = keys, client
-            return self._made[1]
 
     def lock(self, key: str, until: datetime) -> None:
         """Lock the newest version in compliance mode until then or longer. See `Transport.lock`."""
@@ -50,8 +35,8 @@ class Versions:
             whole = until.replace(microsecond=0) + timedelta(seconds=until.microsecond > 0)  # stores keep seconds
             retention = {"Mode": "COMPLIANCE", "RetainUntilDate": whole}
             try:
-                self.client().put_object_retention(Bucket=self._options.bucket, Key=key, Retention=retention)
-            except self.client().exceptions.ClientError as error:
+                self._service.client().put_object_retention(Bucket=self._options.bucket, Key=key, Retention=retention)
+            except self._service.client().exceptions.ClientError as error:
                 answer = refusal(error)
                 if answer is not None and answer.code in _NO_LOCKS:
                     raise self._no_locks(key) from None
@@ -72,8 +57,8 @@ class Versions:
         with told(f"delete {key} in {self._place}"):
             for version in reversed(list(self._versions(key))):
                 try:
-                    self.client().delete_object(Bucket=self._options.bucket, Key=key, VersionId=version)
-                except self.client().exceptions.ClientError as error:
+                    self._service.client().delete_object(Bucket=self._options.bucket, Key=key, VersionId=version)
+                except self._service.client().exceptions.ClientError as error:
                     answer = refusal(error)
                     if answer is not None and answer.status == 403:
                         self._raise_if_locked(key, version)
@@ -83,51 +68,52 @@ class Versions:
         """Abort the uploads in parts that dead processes left below a prefix: they cost space and are not listed."""
         oldest = clock.now() - _ABANDONED
         with told(f"look for abandoned uploads in {self._place}"):
-            pages = self.client().get_paginator("list_multipart_uploads")
+            pages = self._service.client().get_paginator("list_multipart_uploads")
             for page in pages.paginate(Bucket=self._options.bucket, Prefix=prefix):
                 for upload in page.get("Uploads", ()):
                     if upload["Initiated"] < oldest:
                         key, number = upload["Key"], upload["UploadId"]
-                        self.client().abort_multipart_upload(Bucket=self._options.bucket, Key=key, UploadId=number)
+                        self._service.client().abort_multipart_upload(
+                            Bucket=self._options.bucket, Key=key, UploadId=number
+                        )
 
     def locks(self) -> tuple[bool, bool, bool]:
         """Whether the bucket has object locks, whether it locks all by itself, and whether it keeps versions."""
         with told(f"ask for the locks and versions of {self._place}"):
-            versions = self.client().get_bucket_versioning(Bucket=self._options.bucket).get("Status") == "Enabled"
+            versions = (
+                self._service.client().get_bucket_versioning(Bucket=self._options.bucket).get("Status") == "Enabled"
+            )
             try:
-                answer = self.client().get_object_lock_configuration(Bucket=self._options.bucket)
-            except self.client().exceptions.ClientError as error:
+                answer = self._service.client().get_object_lock_configuration(Bucket=self._options.bucket)
+            except self._service.client().exceptions.ClientError as error:
                 found = refusal(error)
-                if found is None or (found.code not in _NO_LOCKS and found.status != 404):
+                if found is None or found.code not in _NO_LOCKS | _NOT_LOCKED:
                     raise
                 return False, False, versions
-            configuration = answer["ObjectLockConfiguration"]
+            configuration = answer.get("ObjectLockConfiguration", {})
             return configuration.get("ObjectLockEnabled") == "Enabled", "Rule" in configuration, versions
 
     def skew(self) -> float | None:
         """Return by how many seconds the clocks of this machine and of the store differ; None if it does not tell."""
         with told(f"ask for the time of {self._place}"):
-            answer = self.client().head_bucket(Bucket=self._options.bucket)
+            answer = self._service.client().head_bucket(Bucket=self._options.bucket)
         try:
             theirs = parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"].get("date", ""))
         except ValueError:
             return None
         return abs((clock.now() - theirs.replace(tzinfo=UTC)).total_seconds())  # RFC 9110: always GMT
 
-    def close(self) -> None:
-        """Let go of connections."""
-        with self._lock:
-            made, self._made = self._made, None
-        if made is not None:
-            made[1].close()
-
     def _versions(self, key: str) -> Iterator[str]:
-        """Yield the versions of a key, markers of deletion among them, the newest first."""
-        pages = self.client().get_paginator("list_object_versions")
+        """Yield the versions of a key, markers of deletion among them, the newest first.
+
+        Times are of whole seconds, so which is the newest of all is taken from the store's word for it.
+        """
+        pages = self._service.client().get_paginator("list_object_versions")
         for page in pages.paginate(Bucket=self._options.bucket, Prefix=key):
-            found = [*page.get("Versions", ()), *page.get("DeleteMarkers", ())]
+            need_listing(page, self._options.bucket)
+            found = [*page.get("DeleteMarkers", ()), *page.get("Versions", ())]
             ours = [version for version in found if version["Key"] == key]
-            ours.sort(key=lambda version: version["LastModified"], reverse=True)
+            ours.sort(key=lambda version: (version["IsLatest"], version["LastModified"]), reverse=True)
             yield from (version["VersionId"] for version in ours)
             if any(version["Key"] > key for version in found):
                 return
@@ -135,16 +121,18 @@ class Versions:
     def _locked_until(self, key: str, **version: str) -> datetime | None:
         """Return how long a version is locked by itself; None if it is not. Raises `NotFound`."""
         try:
-            answer = self.client().get_object_retention(Bucket=self._options.bucket, Key=key, **version)
-        except self.client().exceptions.ClientError as error:
+            answer = self._service.client().get_object_retention(Bucket=self._options.bucket, Key=key, **version)
+        except self._service.client().exceptions.ClientError as error:
             found = refusal(error)
             if found is not None and found.code in _NO_LOCKS:
                 raise self._no_locks(key) from None
             if found is not None and found.code in _NOT_LOCKED:
                 return None
             raise
-        retention = answer["Retention"]
-        until: datetime = retention["RetainUntilDate"]
+        retention = answer.get("Retention", {})
+        until: datetime | None = retention.get("RetainUntilDate")
+        if until is None:
+            raise Unavailable(f"cannot ask for the lock of {key} in {self._place}: the answer has no date")
         return until if retention.get("Mode") == "COMPLIANCE" else None
 
     def _raise_if_locked(self, key: str, version: str) -> None:

@@ -6,15 +6,17 @@ import asyncio
 import errno
 import os
 import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from vbackup.api import AccessDenied, ConfigError, Unsupported, VBackupError
+from vbackup.api import AccessDenied, ConfigError, SecretRef, Unsupported, VBackupError
 from vbackup_sftp.failures import Limit
 from vbackup_sftp.loop import run
 from vbackup_sftp.session import Session
 
 if TYPE_CHECKING:
-    from asyncssh import SSHClientConnection, SSHKnownHosts
+    from asyncssh import SFTPClient, SSHClientConnection, SSHKnownHosts
 
     from vbackup_sftp.transport import SftpOptions
 
@@ -46,9 +48,6 @@ def connect(options: SftpOptions) -> Session:
     except asyncssh.KeyExchangeFailed as error:
         hint = "or it has no host key of the kind that is trusted"
         raise Unsupported(f"{server} and vbackup have no algorithm in common: {error}", hint=hint) from error
-    except asyncssh.ChannelOpenError as error:
-        hint = "give it `Subsystem sftp internal-sftp`"
-        raise Unsupported(f"{server} offers no SFTP", hint=hint) from error
     except TimeoutError as error:
         raise OSError(errno.ETIMEDOUT, f"{server} did not answer within {options.timeout:g} s") from error
     except socket.gaierror as error:
@@ -65,7 +64,7 @@ async def _connect(options: SftpOptions, limit: Limit, arguments: dict[str, Any]
 
     ssh: SSHClientConnection | None = None
     try:
-        async with asyncio.timeout(options.timeout):
+        async with asyncio.timeout(options.timeout), _agent_keys(options, arguments.pop("agent_path")) as keys:
             ssh = await asyncssh.connect(
                 options.host,
                 options.port,
@@ -76,13 +75,53 @@ async def _connect(options: SftpOptions, limit: Limit, arguments: dict[str, Any]
                 gss_kex=False,
                 gss_auth=False,
                 keepalive_interval=30,  # seconds: routers forget connections that are idle
-                **arguments,
+                agent_path=None,
+                x509_trusted_certs=None,  # else ~/.ssh/ca-bundle.crt says which hosts are trusted, too
+                **arguments | keys,
             )
-            return Session(ssh, await ssh.start_sftp_client(), options.path, limit)
+            return Session(ssh, await _channel(options, ssh), options.path, limit)
     except BaseException:
         if ssh:
             ssh.abort()
         raise
+
+
+async def _channel(options: SftpOptions, ssh: SSHClientConnection) -> SFTPClient:
+    import asyncssh
+    from asyncssh import constants
+
+    try:
+        return await ssh.start_sftp_client()
+    except asyncssh.ChannelOpenError as error:
+        refused = {
+            constants.OPEN_ADMINISTRATIVELY_PROHIBITED,
+            constants.OPEN_UNKNOWN_CHANNEL_TYPE,
+            constants.OPEN_REQUEST_SESSION_FAILED,  # asyncssh's own: the server knows no subsystem of this name
+        }
+        if error.code not in refused or ssh.is_closed():
+            raise
+        hint = "give it `Subsystem sftp internal-sftp`"
+        raise Unsupported(f"the SSH server {options.host}:{options.port} offers no SFTP", hint=hint) from error
+
+
+@asynccontextmanager
+async def _agent_keys(options: SftpOptions, path: str | None) -> AsyncIterator[dict[str, Any]]:
+    """Lend the keys of an agent, if one is to be asked: with none at all, asyncssh would take those of ~/.ssh."""
+    import asyncssh
+
+    if path is None:
+        yield {}
+        return
+    async with asyncssh.SSHAgentClient(path) as agent:
+        try:
+            keys = list(await agent.get_keys())
+        except ValueError as error:  # of asyncssh, whatever went wrong
+            hint = "start ssh-agent, or give `identity` or `password`"
+            raise ConfigError(f"ssh-agent at {path} does not answer: {error}", hint=hint) from error
+        if not keys:
+            hint = "`ssh-add` one, or give `identity` or `password`"
+            raise ConfigError(f"ssh-agent at {path} has no key for {options.user} at {options.host}", hint=hint)
+        yield {"client_keys": keys}
 
 
 def _credentials(options: SftpOptions) -> dict[str, Any]:
@@ -91,14 +130,14 @@ def _credentials(options: SftpOptions) -> dict[str, Any]:
 
     if options.password:
         ways = {"preferred_auth": "password,keyboard-interactive", "client_keys": None, "agent_path": None}
-        return ways | {"password": options.password.resolve().decode()}
+        return ways | {"password": _password(options.password)}
     if not options.identity:
         if not (agent := os.environ.get("SSH_AUTH_SOCK")):
             raise ConfigError(
                 f"nothing says how {options.user} logs in to {options.host}",
                 hint="give `identity` or `password`, or start ssh-agent",
             )
-        return {"agent_path": agent, "client_keys": ()}
+        return {"agent_path": agent}
     passphrase = options.passphrase.resolve() if options.passphrase else None
     identity = options.identity.expanduser()
     try:
@@ -110,6 +149,13 @@ def _credentials(options: SftpOptions) -> dict[str, Any]:
             f"cannot use the private key {identity}: {error}", hint="is it a private key, with this `passphrase`?"
         ) from None
     return {"client_keys": [key], "agent_path": None}
+
+
+def _password(secret: SecretRef) -> str:
+    try:
+        return secret.resolve().decode()
+    except UnicodeDecodeError:
+        raise ConfigError(f"the password from {secret} is not UTF-8") from None
 
 
 def _trusted(options: SftpOptions) -> SSHKnownHosts:

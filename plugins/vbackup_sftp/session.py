@@ -76,7 +76,7 @@ class Session:
             failure = await self._precisely(error, path, taken=errno.EEXIST)
             if failure.errno == errno.EEXIST:
                 await self._settle(path)  # who is told that it exists may rely on it
-            raise failure from error
+            raise await self._crossed(failure, path) from error
         await self._limit(self._sftp.remove(self._full(temporary)))
         await self._settle(path)
 
@@ -85,7 +85,7 @@ class Session:
         try:
             await self._limit(self._sftp.posix_rename(self._full(temporary), self._full(path)))
         except OSError as error:
-            raise await self._precisely(error, path) from error
+            raise await self._crossed(await self._precisely(error, path), path) from error
         await self._settle(path)
 
     async def look(self, path: str) -> Found:
@@ -105,21 +105,27 @@ class Session:
         return found
 
     async def make_directory(self, path: str) -> None:
-        """Make a directory, durably."""
+        """Make a directory, durably; one that is there already is durable too when `FileExistsError` says so."""
         from asyncssh import SFTPAttrs
 
         try:
             await self._limit(self._sftp.mkdir(self._full(path), SFTPAttrs(permissions=0o700)))
         except OSError as error:
-            raise await self._precisely(error, path, taken=errno.EEXIST) from error
+            failure = await self._precisely(error, path, taken=errno.EEXIST)
+            if failure.errno == errno.EEXIST:
+                await self._settle_again(path)
+            raise failure from error
         await self._settle(path)
 
     async def remove(self, path: str) -> None:
-        """Remove a file, durably."""
+        """Remove a file, durably; that it is not there is durable too when `FileNotFoundError` says so."""
         try:
             await self._limit(self._sftp.remove(self._full(path)))
         except OSError as error:
-            raise await self._precisely(error, path) from error
+            failure = await self._precisely(error, path)
+            if failure.errno == errno.ENOENT:
+                await self._settle_again(path)
+            raise failure from error
         await self._settle(path)
 
     async def free(self) -> tuple[int, int] | None:
@@ -178,6 +184,15 @@ class Session:
         async with self._closing(directory):
             await self._limit(directory.fsync())
 
+    async def _settle_again(self, path: str) -> None:
+        """Make durable what somebody else did, or we before a connection was lost; not where there is no directory."""
+        try:
+            await self._settle(path)
+        except OSError as error:
+            made_for_us = not path and error.errno == errno.ENOTSUP  # the root, where we may not look
+            if error.errno != errno.ENOENT and not made_for_us:
+                raise
+
     async def _precisely(self, error: OSError, path: str, size: int = 1, taken: int | None = None) -> OSError:
         """Find out what a server meant that knows only "Failure", or "No such file" for what is below a file.
 
@@ -203,9 +218,18 @@ class Session:
                 return OSError(errno.ENOSPC, "no space is left on the server")
         return OSError(errno.EIO, f"the server says {error.strerror!r} only; its log may tell more")
 
-    async def _system(self) -> asyncssh.SFTPVFSAttrs | None:
+    async def _crossed(self, error: OSError, path: str) -> OSError:
+        """Find out whether a name could not be given because its directory is on another file system than the root."""
+        if error.errno != FAILURE:
+            return error
+        root, parent = await self._system(), await self._system(path.rpartition("/")[0])
+        if not root or not parent or root.fsid == parent.fsid:
+            return error
+        return OSError(errno.EXDEV, "its directory is on another file system; all must be on one")
+
+    async def _system(self, path: str = "") -> asyncssh.SFTPVFSAttrs | None:
         try:
-            return await self._limit(self._sftp.statvfs(self._full("")))
+            return await self._limit(self._sftp.statvfs(self._full(path)))
         except OSError as error:
             if error.errno == errno.ENOTSUP:
                 return None

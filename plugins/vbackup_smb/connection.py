@@ -10,6 +10,9 @@ from typing import Any
 
 from smbprotocol.connection import Connection
 
+CREDIT = 64 << 10
+"""Bytes of a request that one credit pays for, MS-SMB2 3.1.5.2."""
+
 
 class LimitedConnection(Connection):  # type: ignore[misc]
     """Bounds every wait for an answer to ``limit`` seconds, and every wait until the other side takes what is sent.
@@ -26,6 +29,15 @@ class LimitedConnection(Connection):  # type: ignore[misc]
         super().connect(*arguments, timeout=self._limit, **named)
         seconds = struct.pack("ll", int(self._limit), 0)
         self.transport._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, seconds)  # noqa: SLF001 - no other way
+
+    @property
+    def credits(self) -> int:
+        """How many of the server's credits are left for requests."""
+        return int(self.sequence_window["high"] - self.sequence_window["low"])
+
+    def block(self, largest: int) -> int:
+        """Return how many bytes, up to ``largest``, to ask for at once: what the server has given credit for."""
+        return min(largest, max(1, self.credits - 1) * CREDIT)
 
     def receive(self, request: Any, wait: bool = True, timeout: float | None = None, **named: Any) -> Any:  # noqa: FBT001, FBT002
         """Wait for the answer to a request. Raises: `TimeoutError`, and what the server says."""

@@ -36,7 +36,8 @@ class SmbFiles:
                 (session.rename if replace else session.link)(temporary, path)
         except OSError as error:
             if error.errno == errno.ENOTSUP and not replace:
-                text = "the share has no hard links; keep it on NTFS, ReFS, ext4, XFS, ZFS or the like"
+                text = "the share needs hard links; keep it on one NTFS, ReFS, ext4, XFS, ZFS or the like"
+                text = f"{error.strerror}: {text}"
                 raise OSError(errno.ENOTSUP, text) from error
             raise
 

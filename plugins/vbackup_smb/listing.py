@@ -1,11 +1,12 @@
-"""Listings of directories, and what they say of a file."""
+"""Listings of directories, what they say of a file, and what is said of space."""
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
 
-from smbprotocol.file_info import FileAttributes
+from smbprotocol.file_info import FileAttributes, FileFsFullSizeInformation
+from smbprotocol.open import SMB2QueryInfoResponse
 
 from vbackup_files import Found
 
@@ -32,3 +33,12 @@ def found_as(name: str, attributes: int, size: int, modified: float) -> Found:
     """Return what that says of a file; ``modified`` is in seconds since 1970. A link is neither file nor directory."""
     plain, directory = not attributes & _REPARSE, bool(attributes & _DIRECTORY)
     return Found(name, plain and not directory, plain and directory, size, modified)
+
+
+def space(answer: bytes) -> tuple[int, int]:
+    """Return what an answer with `FileFsFullSizeInformation` says: the bytes that are free to us, and of how many."""
+    response = SMB2QueryInfoResponse()
+    response.unpack(answer)
+    found = response.parse_buffer(FileFsFullSizeInformation)
+    unit = found["sectors_per_unit"].get_value() * found["bytes_per_sector"].get_value()
+    return found["caller_available_units"].get_value() * unit, found["total_allocation_units"].get_value() * unit

@@ -9,7 +9,7 @@ from smbprotocol.exceptions import SMBException, SMBResponseException
 from smbprotocol.session import Session as Login
 from smbprotocol.tree import TreeConnect
 
-from vbackup.api import AccessDenied, Unavailable, Unsupported
+from vbackup.api import AccessDenied, ConfigError, SecretRef, Unavailable, Unsupported
 from vbackup_smb.connection import LimitedConnection
 from vbackup_smb.failures import LOST, as_os_error, said
 from vbackup_smb.session import Session
@@ -19,6 +19,30 @@ if TYPE_CHECKING:
 
 _NO_SHARE = 0xC00000CC  # BAD_NETWORK_NAME
 _DENIED = 0xC0000022  # ACCESS_DENIED
+_REFUSED = {
+    _DENIED,
+    0xC0000061,  # PRIVILEGE_NOT_HELD
+    0xC0000062,  # INVALID_ACCOUNT_NAME
+    0xC0000064,  # NO_SUCH_USER
+    0xC000006A,  # WRONG_PASSWORD
+    0xC000006B,  # ILL_FORMED_PASSWORD
+    0xC000006C,  # PASSWORD_RESTRICTION
+    0xC000006D,  # LOGON_FAILURE
+    0xC000006E,  # ACCOUNT_RESTRICTION
+    0xC000006F,  # INVALID_LOGON_HOURS
+    0xC0000070,  # INVALID_WORKSTATION
+    0xC0000071,  # PASSWORD_EXPIRED
+    0xC0000072,  # ACCOUNT_DISABLED
+    0xC00000CA,  # NETWORK_ACCESS_DENIED
+    0xC0000155,  # LOGON_NOT_GRANTED
+    0xC000015B,  # LOGON_TYPE_NOT_GRANTED
+    0xC0000193,  # ACCOUNT_EXPIRED
+    0xC0000224,  # PASSWORD_MUST_CHANGE
+    0xC0000234,  # ACCOUNT_LOCKED_OUT
+    0xC0000413,  # AUTHENTICATION_FIREWALL_FAILED
+    0xC0000418,  # NTLM_BLOCKED
+}
+"""What a server says of who we are; whatever else it says of a logon is said of itself, and may pass."""
 
 
 def connect(options: SmbOptions) -> Session:
@@ -51,7 +75,7 @@ def _need_safety(connection: LimitedConnection, options: SmbOptions, server: str
 
 def _log_in(connection: LimitedConnection, options: SmbOptions, server: str) -> Login:
     user = f"{options.domain}\\{options.user}" if options.domain else options.user
-    password = options.password.resolve().decode()
+    password = _password(options.password)
     login = Login(connection, user, password, require_encryption=options.encrypt)
     denied = f"{server} does not let {user} in"
     try:
@@ -59,12 +83,21 @@ def _log_in(connection: LimitedConnection, options: SmbOptions, server: str) -> 
             login.connect()
     except OSError as error:
         cause = error.__cause__
-        if isinstance(cause, SMBResponseException):
+        if isinstance(cause, SMBResponseException) and cause.status in _REFUSED:
             raise AccessDenied(f"{denied}: {said(cause)}", hint="check `user`, `domain` and `password`") from None
+        if isinstance(cause, SMBResponseException):
+            raise OSError(error.errno, f"{server} cannot log {user} in: {error.strerror}") from cause
         if isinstance(cause, SMBException) and error.errno in LOST and connection.transport.connected:
             raise AccessDenied(f"{denied}: {cause}", hint="guests are not enough") from None
         raise
     return login
+
+
+def _password(secret: SecretRef) -> str:
+    try:
+        return secret.resolve().decode()
+    except UnicodeDecodeError:
+        raise ConfigError(f"the password from {secret} is not UTF-8") from None
 
 
 def _tree(login: Login, options: SmbOptions, server: str) -> TreeConnect:

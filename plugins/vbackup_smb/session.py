@@ -28,7 +28,6 @@ from smbprotocol.open import (
     SMB2QueryDirectoryRequest,
     SMB2QueryDirectoryResponse,
     SMB2QueryInfoRequest,
-    SMB2QueryInfoResponse,
     SMB2SetInfoRequest,
 )
 from smbprotocol.session import Session as Login
@@ -36,20 +35,21 @@ from smbprotocol.structure import Structure
 from smbprotocol.tree import TreeConnect
 
 from vbackup_files import Found
-from vbackup_smb.connection import LimitedConnection
+from vbackup_smb.connection import CREDIT, LimitedConnection
 from vbackup_smb.failures import LOST, as_os_error
-from vbackup_smb.listing import found_as, parsed
+from vbackup_smb.listing import found_as, parsed, space
+from vbackup_smb.rest import read_rest, write_rest
 
 _BLOCK = 1 << 20  # bytes in one request
 _REQUESTS = 4  # at once
-_CREDIT = 64 << 10  # bytes of a request that one credit pays for, MS-SMB2 3.1.5.2
 _ALL = ShareAccess.FILE_SHARE_READ | ShareAccess.FILE_SHARE_WRITE | ShareAccess.FILE_SHARE_DELETE
 _LOOKS = FilePipePrinterAccessMask.FILE_READ_ATTRIBUTES
 _READS = FilePipePrinterAccessMask.FILE_READ_DATA | _LOOKS
 _WRITES = FilePipePrinterAccessMask.FILE_WRITE_DATA | _LOOKS
 _DELETES = FilePipePrinterAccessMask.DELETE | _LOOKS
-_LISTED = 4 * _CREDIT  # bytes of a listing in one answer
+_LISTED = 4 * CREDIT  # bytes of a listing in one answer
 _FILE, _DIRECTORIES = CreateOptions.FILE_NON_DIRECTORY_FILE, CreateOptions.FILE_DIRECTORY_FILE
+_LINK = CreateOptions.FILE_OPEN_REPARSE_POINT
 
 
 class Session:
@@ -63,22 +63,23 @@ class Session:
 
     def write(self, path: str, data: memoryview) -> None:
         """Make a file; durable on return: FLUSH is fsync(2) on Samba, unless `strict sync = no`."""
-        block = self._block(self._connection.max_write_size)
+        block = self._connection.block(min(_BLOCK, self._connection.max_write_size))
+        starts = range(0, len(data), block)
         with self._opened(self._full(path), _WRITES, CreateDisposition.FILE_CREATE, _FILE) as file:
-            requests = (file.write(bytes(data[at : at + block]), at, send=False) for at in range(0, len(data), block))
-            for wrote in self._each(requests):
-                if not wrote:
-                    raise OSError(errno.EIO, "the server wrote nothing and gave no reason")
+            requests = (file.write(bytes(data[at : at + block]), at, send=False) for at in starts)
+            for at, wrote in zip(starts, list(self._each(requests)), strict=True):
+                write_rest(file, data[at : at + block], at, wrote)
             with as_os_error():
                 file.flush()
 
     def read(self, path: str, offset: int, length: int | None) -> bytes:
         """Read a file or a part of it."""
-        block = self._block(self._connection.max_read_size)
+        block = self._connection.block(min(_BLOCK, self._connection.max_read_size))
         with self._opened(self._full(path), _READS, options=_FILE) as file:
             end = file.end_of_file if length is None else min(file.end_of_file, offset + length)
-            requests = (file.read(at, min(block, end - at), send=False) for at in range(offset, end, block))
-            return b"".join(self._each(requests))
+            parts = [(at, min(block, end - at)) for at in range(offset, end, block)]
+            pieces = list(self._each(file.read(*part, send=False) for part in parts))
+            return b"".join(read_rest(file, *part, piece) for part, piece in zip(parts, pieces, strict=True))
 
     def link(self, temporary: str, path: str) -> None:
         """Give a file its name if that is free, durably.
@@ -97,7 +98,7 @@ class Session:
 
     def look(self, path: str) -> Found:
         """Tell what is there."""
-        with self._opened(self._full(path), _LOOKS, options=CreateOptions.FILE_OPEN_REPARSE_POINT) as file:
+        with self._opened(self._full(path), _LOOKS, options=_LINK) as file:
             name = path.rpartition("/")[2]
             return found_as(name, file.file_attributes, file.end_of_file, file.last_write_time.timestamp())
 
@@ -110,15 +111,23 @@ class Session:
         return found
 
     def make_directory(self, path: str) -> None:
-        """Make a directory, durably."""
-        with self._opened(self._full(path), _LOOKS, CreateDisposition.FILE_CREATE, _DIRECTORIES):
-            pass
+        """Make a directory, durably; one that is there already is durable too when `FileExistsError` says so."""
+        try:
+            with self._opened(self._full(path), _LOOKS, CreateDisposition.FILE_CREATE, _DIRECTORIES):
+                pass
+        except FileExistsError:
+            self._settle_again(path)
+            raise
         self._settle(path)
 
     def remove(self, path: str) -> None:
-        """Remove a file, durably; its name stays taken while another has it open."""
-        with self._opened(self._full(path), _DELETES, options=_FILE | CreateOptions.FILE_OPEN_REPARSE_POINT) as file:
-            self._delete(file)
+        """Remove a file, durably, even if it is gone already; its name stays taken while another has it open."""
+        try:
+            with self._opened(self._full(path), _DELETES, options=_FILE | _LINK) as file:
+                self._delete(file)
+        except FileNotFoundError:
+            self._settle_again(path)
+            raise
         self._settle(path)
 
     def free(self) -> tuple[int, int]:
@@ -127,11 +136,7 @@ class Session:
             query, wanted = SMB2QueryInfoRequest(), FileFsFullSizeInformation()
             query["info_type"], query["file_info_class"] = wanted.INFO_TYPE, wanted.INFO_CLASS
             query["file_id"], query["output_buffer_length"] = root.file_id, len(wanted)
-            answer = SMB2QueryInfoResponse()
-            answer.unpack(self._ask(query))
-            found = answer.parse_buffer(FileFsFullSizeInformation)
-        unit = found["sectors_per_unit"].get_value() * found["bytes_per_sector"].get_value()
-        return found["caller_available_units"].get_value() * unit, found["total_allocation_units"].get_value() * unit
+            return space(self._ask(query))
 
     def close(self) -> None:
         """Let go of it, whatever state it is in; the server closes what is open."""
@@ -158,21 +163,13 @@ class Session:
     def _full(self, path: str) -> str:
         return "\\".join(part for part in (self._root, path.replace("/", "\\")) if part)
 
-    def _block(self, largest: int) -> int:
-        """Return how many bytes to ask for at once; no more than the server has given credit for."""
-        return int(min(_BLOCK, largest, max(1, self._credits() - 1) * _CREDIT))
-
-    def _credits(self) -> int:
-        window = self._connection.sequence_window
-        return int(window["high"] - window["low"])
-
     def _each(self, requests: Iterator[tuple[Structure, Callable[[Any], Any]]]) -> Iterator[Any]:
         """Send requests, several at once as far as the credit goes; yield what they return, in their order."""
         waiting: deque[tuple[Any, Callable[[Any], Any]]] = deque()
         with as_os_error():
             for message, receive in requests:
-                cost = -(-max(1, message["length"].get_value()) // _CREDIT)
-                while waiting and (len(waiting) == _REQUESTS or self._credits() < cost):
+                cost = -(-max(1, message["length"].get_value()) // CREDIT)
+                while waiting and (len(waiting) == _REQUESTS or self._connection.credits < cost):
                     request, answer = waiting.popleft()
                     yield answer(request)
                 waiting.append((self._send(message, 2 * cost), receive))
@@ -184,8 +181,7 @@ class Session:
 
     def _ask(self, message: Structure) -> bytes:
         with as_os_error():
-            data: bytes = self._connection.receive(self._send(message))["data"].get_value()
-            return data
+            return bytes(self._connection.receive(self._send(message))["data"].get_value())
 
     def _settle(self, path: str) -> None:
         """Make the name of a file durable by a FLUSH of its directory; above the share nobody can ask for that."""
@@ -193,6 +189,11 @@ class Session:
             access = DirectoryAccessMask.FILE_ADD_FILE | DirectoryAccessMask.FILE_LIST_DIRECTORY
             with self._opened(full.rpartition("\\")[0], access, options=_DIRECTORIES) as directory, as_os_error():
                 directory.flush()
+
+    def _settle_again(self, path: str) -> None:
+        """Make durable what somebody else did, or we before a connection was lost; not where there is no directory."""
+        with suppress(FileNotFoundError, *(() if path else (PermissionError,))):  # the root may have been made for us
+            self._settle(path)
 
     def _set_name(self, temporary: str, path: str, name: Structure, *, replace: bool) -> None:
         name["replace_if_exists"] = replace

@@ -10,7 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.bench import index, peers, scale
+from tests.bench import index, peers, scale, transports
 from tests.lab.libvirtd import Libvirtd
 
 PEERS = {"virtnbdbackup": "virtnbdbackup", "restic": "restic", "borg": "borgbackup"}
@@ -21,7 +21,7 @@ def main() -> None:
     """Run the benchmarks and print a report."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", choices=["peers", "scale", "index", "chaos"])
+    parser.add_argument("--only", choices=["peers", "scale", "index", "transports", "chaos"])
     parser.add_argument("--chunks", type=int, default=index.CHUNKS, help="of the large repository")
     parser.add_argument("--points", type=int, default=index.LISTED, help="of the large repository")
     arguments = parser.parse_args()
@@ -31,6 +31,8 @@ def main() -> None:
     if arguments.only in {None, "index"}:
         with tempfile.TemporaryDirectory(prefix="vbackup-bench-", dir="/var/tmp") as place:
             reports.append(index.run(Path(place), arguments.chunks, arguments.points))
+    if arguments.only in {None, "transports"}:
+        reports.append(transports.run(max(arguments.rounds, transports.ROUNDS)))
     if arguments.only in {None, "chaos"}:
         reports.append(survived())
     print("\n".join(reports))

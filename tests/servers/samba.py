@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -76,11 +78,26 @@ class Samba:
         self.share.mkdir(parents=True)
         for name in _PRIVATE:
             (self.root / name).mkdir(mode=0o755 if name in ("lock", "ncalrpc") else 0o700)
+        self._password = self.root / "password"
+        self._password.touch(mode=0o600)
+        self._password.write_text(PASSWORD)
         self._config = self.root / "smb.conf"
         self._config.write_text(_CONFIG.format(port=self.port, root=self.root, more=more))
         run("smbpasswd", "-c", self._config, "-a", "-s", USER, stdin=f"{PASSWORD}\n{PASSWORD}\n".encode())
         daemons.root.chmod(0o755)  # for others than root, too
         self.start()
+
+    def entry(self) -> dict[str, Any]:
+        """Return the options of a transport on a new directory of the share; the password is in a file."""
+        directory = Path(tempfile.mkdtemp(prefix="store-", dir=self.share))
+        return {
+            "server": "127.0.0.1", "port": self.port, "share": "store", "path": directory.name,
+            "user": USER, "password": {"file": str(self._password)},
+        }  # fmt: skip
+
+    def remove(self, options: dict[str, Any]) -> None:
+        """Remove the directory of an `entry`."""
+        shutil.rmtree(self.share / options["path"])
 
     def start(self) -> None:
         """Start it, on the same port as before."""

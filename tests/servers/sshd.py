@@ -8,8 +8,10 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -43,6 +45,17 @@ class Sshd:
         self._write_shadow()
         daemons.root.chmod(0o755)  # for others than root, too
         self.start()
+
+    def entry(self) -> dict[str, Any]:
+        """Return the options of a transport on a new directory; the key is a file that is ours alone."""
+        return {
+            "host": "127.0.0.1", "port": self.port, "path": tempfile.mkdtemp(prefix="store-", dir=self.root),
+            "user": "root", "identity": str(self.identity), "known_hosts": str(self.known_hosts),
+        }  # fmt: skip
+
+    def remove(self, options: dict[str, Any]) -> None:
+        """Remove the directory of an `entry`."""
+        shutil.rmtree(options["path"])
 
     def start(self) -> None:
         """Start it, on the same port as before."""

@@ -49,7 +49,7 @@ class Host:
         mounts = {line for pid in _pids() for line in _text(Path(f"/proc/{pid}/mounts")).splitlines()}
         loops = subprocess.check_output(["losetup", "--list", "--noheadings"], text=True).splitlines()
         commands = [_command(pid).replace("\0", " ") for pid in _pids()]
-        files = [str(path) for path in self.runtime.glob("*/*") if path.name not in ("lock", "start", "log")]
+        files = [str(path) for path in self.runtime.glob("*/*") if path.name not in ("lock", "start", "log", "seat")]
         return [line for line in [*mounts, *loops, *commands, *files] if str(self.runtime) in line]
 
     def close(self) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import pytest
 
 from vbackup.api import Level, NotFound, Unavailable, Unsupported
+from vbackup_iscsi.header import Label, _encoded
 
 MIB = 1 << 20
 
@@ -81,12 +82,29 @@ def test_any_foreign_byte_at_either_end_is_refused(lun, host, offset):
 
 
 def test_a_format_that_was_not_finished_is_done_again(formatted, host):
-    write(formatted, 0, bytes(4096))  # the label is written last
+    write(formatted, 0, _encoded(Label(MIB, "1", whole=False)))
     with pytest.raises(Unavailable, match="vbackup init") as caught:
         host.open(formatted).get("a")
     assert not caught.value.transient
     host.open(formatted).create()
     host.open(formatted).put("a", b"1")
+
+
+def test_a_store_without_its_label_is_no_blank_lun(formatted, host):
+    write(formatted, 0, bytes(4096))
+    with pytest.raises(Unsupported):
+        host.open(formatted).create()
+
+
+def test_another_store_in_its_place_is_noticed(formatted, host):
+    """What was stored before must not be parted from what is stored from now on."""
+    transport = host.open(formatted)
+    transport.put("a", b"1")
+    transport.close()
+    write(formatted, 0, _encoded(Label(MIB, "another")))
+    with pytest.raises(Unavailable, match="another store") as caught:
+        transport.get("a")
+    assert not caught.value.transient
 
 
 def test_a_damaged_label_is_no_blank_lun(formatted, host):

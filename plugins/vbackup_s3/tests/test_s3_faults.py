@@ -120,7 +120,9 @@ def test_a_store_that_asks_to_slow_down_is_asked_again(options, between):
 
     between.harm = busy
     waits = []
-    retrying = RetryingTransport(opened(options), 60, wait=lambda seconds: waits.append(seconds) or False)
+    retrying = RetryingTransport(
+        opened(options), 300, wait=lambda seconds: waits.append(seconds) or False, clock=lambda: sum(waits)
+    )
     retrying.put("packs/a", b"1" * MIB)
     between.harm = lambda _handler, _asked: False
     assert retrying.get("packs/a") == b"1" * MIB

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import subprocess
 import sys
 import traceback
 
+import asyncssh
 import pytest
 from cryptography.hazmat.primitives import serialization
 from pydantic import ValidationError
@@ -14,7 +16,8 @@ from pydantic import ValidationError
 from tests.lab.libvirtd import until
 from tests.servers.daemon import Daemons
 from tests.servers.sshd import PASSWORD, Sshd
-from vbackup.api import AccessDenied, ConfigError, Level, SecretRef, Unsupported
+from vbackup.api import AccessDenied, ConfigError, Level, SecretRef, Unavailable, Unsupported
+from vbackup_sftp.loop import run
 
 WRONG = "staple horse wrong"
 
@@ -154,3 +157,91 @@ def test_a_server_that_lacks_an_extension(root, sftp, lacking):
 def test_a_server_without_sftp(root, sftp):
     with Daemons("sshd") as daemons, pytest.raises(Unsupported, match="offers no SFTP"):
         sftp(root, Sshd(daemons, "")).get("a")
+
+
+def test_only_the_agents_keys(sftp, sshd, tmp_path, monkeypatch):
+    """Never those of ~/.ssh, be the agent gone, or without a key, or with another one."""
+    (tmp_path / ".ssh").mkdir()
+    shutil.copy(sshd.identity, tmp_path / ".ssh/id_ed25519")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("SSH_AUTH_SOCK", str(tmp_path / "nothing"))
+    with pytest.raises(ConfigError, match=r"ssh-agent at .*/nothing does not answer"):
+        sftp(identity=None).get("a")
+    with Daemons("agent") as daemons:
+        socket = daemons.root / "socket"
+        daemons.spawn("ssh-agent", "-D", "-a", socket)
+        until(socket.exists, "ssh-agent")
+        monkeypatch.setenv("SSH_AUTH_SOCK", str(socket))
+        with pytest.raises(ConfigError, match="has no key for root"):
+            sftp(identity=None).get("a")
+        new_key(tmp_path / "other")
+        subprocess.run(["ssh-add", "-q", str(tmp_path / "other")], check=True)
+        with pytest.raises(AccessDenied, match="does not let root in"):
+            sftp(identity=None).get("a")
+
+
+def test_no_authority_of_the_user_is_trusted(sftp, tmp_path, monkeypatch):
+    """What asyncssh would read besides `known_hosts` is not even opened: here it could not be read."""
+    (tmp_path / ".ssh").mkdir()
+    (tmp_path / ".ssh/ca-bundle.crt").write_text("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert works(sftp())
+
+
+def test_a_password_that_is_no_text(sftp, tmp_path):
+    """It is said without any of its bytes."""
+    (tmp_path / "secret").write_bytes(b"se\xffcret")
+    with pytest.raises(ConfigError, match="is not UTF-8") as caught:
+        sftp(identity=None, password=SecretRef(file=tmp_path / "secret")).get("a")
+    assert not [text for text in traceback.format_exception(caught.value) if "xff" in text]
+
+
+class Refusing(asyncssh.SSHServer):
+    """Lets everybody in; opens no channel, for a reason, or without one hangs up."""
+
+    def __init__(self, reason):
+        self.reason = reason
+
+    def connection_made(self, conn):
+        self.connection = conn
+
+    def begin_auth(self, username):
+        return False
+
+    def session_requested(self):
+        if self.reason is None:
+            self.connection.abort()
+            return False
+        raise asyncssh.ChannelOpenError(self.reason, "no")
+
+
+@pytest.mark.parametrize(
+    ("reason", "passes"),
+    [
+        (asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED, False),
+        (asyncssh.OPEN_UNKNOWN_CHANNEL_TYPE, False),
+        (asyncssh.OPEN_CONNECT_FAILED, True),
+        (asyncssh.OPEN_RESOURCE_SHORTAGE, True),
+        (None, True),
+    ],
+)
+def test_a_server_that_opens_no_channel(sftp, sshd, reason, passes):
+    """That it does not want to stays so; that it cannot may pass."""
+
+    async def start():
+        return await asyncssh.create_server(
+            lambda: Refusing(reason), "127.0.0.1", 0, server_host_keys=[str(sshd.root / "host")]
+        )
+
+    server = run(start())
+    try:
+        with pytest.raises(Unavailable if passes else Unsupported) as caught:
+            sftp(port=server.get_port(), known_hosts=None, host_key=sshd.host_key).get("a")
+        assert caught.value.transient == passes
+    finally:
+        run(stop(server))
+
+
+async def stop(server):
+    server.close()
+    await server.wait_closed()

@@ -115,3 +115,40 @@ def test_a_socket_is_no_object(sftp, root):
     assert list(transport.list()) == []
     with pytest.raises(NotFound):
         transport.size("a")
+
+
+def test_what_is_there_or_gone_already_is_durable(sftp, sshd, root, tmp_path):
+    """Whoever made or deleted it may have lost the connection before it was: repeated, both are made durable."""
+    (root / "b").mkdir()
+    transport = sftp()
+    transport.put("a", b"1")
+    with traced(sshd.pid, tmp_path / "log", "fsync") as calls:
+        transport.delete("b/gone")
+        transport.delete("no/directory")
+        transport.put("b/c", b"1")
+    assert [call for call in calls if not call.startswith("fsync .tmp-")] == [
+        "fsync b",
+        f"fsync {root.name}",
+        "fsync b",
+    ]
+
+
+def test_a_root_whose_parent_nobody_may_read(sftp, sshd, root):
+    """It was made for us: there is nothing of ours to make durable."""
+    (root / "private/store").mkdir(parents=True)
+    (root / "private/store").chmod(0o777)
+    (root / "private").chmod(0o711)
+    root.chmod(0o711)
+    transport = sftp(root / "private/store", user="nobody")
+    transport.create()
+    transport.put("a", b"1")
+
+
+@pytest.mark.parametrize("if_absent", [False, True])
+def test_another_file_system_below_the_root(sftp, sshd, root, if_absent):
+    """No file can be named there: trying again is no use."""
+    (root / "a").mkdir()
+    sshd.mount("-t", "tmpfs", "tmpfs", root / "a")
+    with pytest.raises(Unavailable, match="on another file system") as caught:
+        sftp().put("a/b", b"1", if_absent=if_absent)
+    assert not caught.value.transient

@@ -8,10 +8,13 @@ import traceback
 
 import pytest
 from pydantic import ValidationError
+from smbprotocol.exceptions import SMBResponseException
+from smbprotocol.header import SMB2HeaderResponse
+from smbprotocol.session import Session
 
 from tests.servers.daemon import Daemons
 from tests.servers.samba import Samba
-from vbackup.api import AccessDenied, ConfigError, Level, Unsupported
+from vbackup.api import AccessDenied, ConfigError, Level, Unavailable, Unsupported
 
 WRONG = "staple horse wrong"
 
@@ -96,3 +99,36 @@ def test_without_the_library(smb, monkeypatch):
         transport.get("a")
     assert caught.value.hint == "pip install 'vbackup[smb]'"
     assert [(finding.level, finding.hint) for finding in transport.check()] == [(Level.ERROR, caught.value.hint)]
+
+
+def test_a_password_that_is_no_text(smb, secret):
+    """It is said without any of its bytes."""
+    secret.write_bytes(b"se\xffcret")
+    with pytest.raises(ConfigError, match="is not UTF-8") as caught:
+        smb().get("a")
+    assert not [text for text in traceback.format_exception(caught.value) if "xff" in text]
+
+
+@pytest.mark.parametrize(
+    ("status", "passes"),
+    [
+        (0xC000006D, False),  # LOGON_FAILURE
+        (0xC0000234, False),  # ACCOUNT_LOCKED_OUT
+        (0xC000005E, True),  # NO_LOGON_SERVERS
+        (0xC00000D0, True),  # REQUEST_NOT_ACCEPTED
+        (0xC0000205, True),  # INSUFF_SERVER_RESOURCES
+    ],
+)
+def test_a_logon_that_fails(smb, monkeypatch, status, passes):
+    """Only what a server says of us is refused for good."""
+
+    def connect(_):
+        header = SMB2HeaderResponse()
+        header["status"] = status
+        raise SMBResponseException(header)
+
+    monkeypatch.setattr(Session, "connect", connect)
+    with pytest.raises(Unavailable if passes else AccessDenied) as caught:
+        smb().get("a")
+    assert caught.value.transient == passes
+    assert "127.0.0.1" in str(caught.value)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import random
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from smbprotocol.open import Open
 
 from tests.servers.daemon import Daemons
 from tests.servers.processes import traced
@@ -137,3 +139,48 @@ def test_a_listing_of_any_length(count):
     assert list(parsed(b"".join(entries))) == [
         (name, name != "b", name == "b", number, float(number)) for number, name in enumerate("abc"[:count])
     ]
+
+
+def test_what_is_there_or_gone_already_is_durable(smb, samba, root, tmp_path):
+    """Whoever made or deleted it may have lost the connection before it was: repeated, both are made durable."""
+    (root / "b").mkdir()
+    transport = smb()
+    transport.put("a", b"1")
+    with traced(samba.pid, tmp_path / "log", "fsync") as calls:
+        transport.delete("b/gone")
+        transport.delete("no/directory")
+        transport.put("b/c", b"1")
+    assert [call for call in calls if not call.startswith("fsync .tmp-")] == [
+        "fsync b",
+        f"fsync {root.name}",
+        "fsync b",
+    ]
+
+
+def test_answers_that_are_short(smb, monkeypatch):
+    """A server may write or give less than it was asked for; here it is asked for less."""
+    write, read = Open.write, Open.read
+    data = random.Random(1).randbytes(3 << 20)
+    monkeypatch.setattr(Open, "write", lambda file, data, *more, **named: write(file, part(data), *more, **named))
+    monkeypatch.setattr(
+        Open, "read", lambda file, at, length, **named: read(file, at, len(part(bytes(length))), **named)
+    )
+    transport = smb()
+    transport.put("a", data)
+    assert transport.get("a") == data
+    assert transport.get("a", 5, 2 << 20) == data[5 : 5 + (2 << 20)]
+    monkeypatch.undo()
+    assert transport.get("a") == data
+
+
+def part(data):
+    return data[: max(1, len(data) * 2 // 3)] if len(data) > 1000 else data
+
+
+@pytest.mark.parametrize("if_absent", [False, True])
+def test_another_file_system_below_the_root(smb, samba, root, if_absent):
+    """No file can be named there: trying again is no use."""
+    (root / "a").mkdir()
+    samba.mount("-t", "tmpfs", "tmpfs", root / "a")
+    with pytest.raises(Unsupported, match=r"not same device|0xc00000d4"):
+        smb().put("a/b", b"1", if_absent=if_absent)
