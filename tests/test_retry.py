@@ -206,6 +206,17 @@ def test_a_lost_create_whose_rival_is_gone_has_still_lost(memory):
         retrying(Gone(memory, fail=first(1)), Time()).put("new", b"mine", if_absent=True)
 
 
+def test_who_may_not_read_is_told_that_it_exists(memory):
+    """Whose it is cannot be told: that two have won must not be believed."""
+
+    class PutsOnly(FaultyTransport):
+        def get(self, key, offset=0, length=None):
+            raise AccessDenied(key)
+
+    with pytest.raises(AlreadyExists):
+        retrying(PutsOnly(memory, fail_after=first(1)), Time()).put("new", b"mine", if_absent=True)
+
+
 def test_looking_at_ones_own_success_is_retried_too(memory):
     """put (answer lost), put (exists), get (fails), put (exists), get."""
     errors = {1: Unavailable("answer lost"), 3: Unavailable("away")}

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import ClassVar
@@ -32,6 +33,7 @@ from vbackup.api import (
     hookimpl,
 )
 from vbackup.api.hypervisor import Buffer
+from vbackup.jobs.trial import promises
 from vbackup.jobs.trial.ground import Ground
 from vbackup.registry import Registry
 from vbackup.testing.transports import FaultyTransport, MemoryTransport
@@ -526,3 +528,29 @@ def test_a_store_that_went_away_is_not_asked_for_each_object(monkeypatch: pytest
     assert {line.partition(": ")[0] for line in remains} == {"trial", *keys}
     assert all(line.endswith(": the server is away") for line in remains)
     assert len(asked) <= 20
+
+
+def test_being_stopped_while_removing_ends_the_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vbackup.jobs.trial.ground._PATIENCE", 100_000.0)
+    monkeypatch.setattr("vbackup.jobs.trial.ground._STOPPED", 0.0)
+    stop = threading.Event()
+
+    def fail(number: int, operation: str, key: str) -> Exception | None:
+        if operation != "delete":
+            return None
+        stop.set()
+        return Unavailable("away")
+
+    store = FaultyTransport(MemoryTransport(), fail=fail)
+    place = Ground(store, store, MemoryTransport, stop)
+    store.put(place.key("a"), b"1")
+    (left,) = place.remove()
+    assert "away" in left
+
+
+def test_racers_that_do_not_start_are_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(promises, "_START_SECONDS", 0.01)
+    monkeypatch.setattr(promises, "ThreadPoolExecutor", lambda most, name: ThreadPoolExecutor(4, name))
+    store = MemoryTransport()
+    with pytest.raises(Unavailable, match="32 threads"):
+        promises.create_only(Ground(store, store, MemoryTransport, threading.Event()))

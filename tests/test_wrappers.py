@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time as clock_of_the_test
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
@@ -12,13 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.test_retry import Time
-from vbackup.api import AccessDenied, Interrupted, NotFound, ObjectInfo, Unavailable, clock
+from vbackup.api import AccessDenied, Interrupted, Level, NotFound, ObjectInfo, Unavailable, clock
 from vbackup.testing.transport_contract import TransportContract
 from vbackup.testing.transports import FaultyTransport, MemoryTransport
 from vbackup.wrappers.limit import BURST_SECONDS, LimitedTransport, TokenBucket
 from vbackup.wrappers.log import LoggingTransport
 from vbackup.wrappers.parallel import ParallelTransport
 from vbackup.wrappers.readonly import ReadOnlyTransport
+from vbackup_local.transport import Local, LocalOptions
 
 GIB = 1 << 30
 
@@ -222,6 +224,64 @@ def test_a_place_is_given_back_after_an_error_and_between_names_of_a_list(memory
     assert list(transport.list()) == []
 
 
+class Gate:
+    """Operations are told of, and end when they are let."""
+
+    def __init__(self):
+        self.order = []
+        self.arrived = threading.Semaphore(0)
+        self.passes = threading.Semaphore(0)
+
+    def enter(self, number, operation, key):
+        self.order.append(key)
+        self.arrived.release()
+        assert self.passes.acquire(timeout=60)
+
+
+def test_places_are_given_in_the_order_of_asking(memory_transport):
+    """With a plain semaphore one reader without a pause keeps a writer out for ever."""
+    gate = Gate()
+    transport = ParallelTransport(FaultyTransport(memory_transport, gate.enter), 1)
+    with ThreadPoolExecutor(9) as pool:
+        puts = []
+        for number in range(9):
+            puts.append(pool.submit(transport.put, f"k{number}", b"1"))
+            if number == 0:
+                assert gate.arrived.acquire(timeout=60)
+            else:
+                until(lambda number=number: len(transport._places._waiting) == number)
+        gate.passes.release(9)
+        for put in puts:
+            put.result(60)
+    assert gate.order == [f"k{number}" for number in range(9)]
+
+
+@pytest.mark.parametrize("how", ["close", "stop"])
+def test_close_and_stop_end_the_waiting_for_a_place(memory_transport, how):
+    gate, stop = Gate(), threading.Event()
+    wait = stop.wait if how == "stop" else None
+    transport = ParallelTransport(FaultyTransport(memory_transport, gate.enter), 1, wait=wait)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(transport.put, "a", b"1")
+        assert gate.arrived.acquire(timeout=60)
+        second = pool.submit(transport.put, "b", b"1")
+        until(lambda: transport._places._waiting)
+        stop.set() if how == "stop" else transport.close()
+        with pytest.raises(Interrupted):
+            second.result(60)
+        gate.passes.release(2)
+        first.result(60)
+        transport.put("c", b"1")  # whoever gave up holds no place
+    assert gate.order == ["a", "c"]
+
+
+def until(condition):
+    deadline = clock_of_the_test.monotonic() + 60
+    while not condition():
+        assert clock_of_the_test.monotonic() < deadline
+        clock_of_the_test.sleep(0.001)
+
+
 CHANGES = {
     "create": lambda transport: transport.create(),
     "put": lambda transport: transport.put("a", b"2"),
@@ -248,7 +308,19 @@ def test_a_store_for_reading_is_read(memory_transport):
     assert transport.get("a", 1, 1) == b"2"
     assert transport.size("a") == 3
     assert list(transport.list()) == [ObjectInfo("a", 3)]
-    assert transport.check() == memory_transport.check()
+
+
+def test_doctor_lists_a_store_for_reading_and_writes_nothing(tmp_path):
+    local = Local(LocalOptions(path=tmp_path))
+    local.put("packs/a", b"1")
+    before = tmp_path.stat().st_mtime_ns
+    (finding,) = ReadOnlyTransport(LoggingTransport(local, "main"), "main").check()
+    assert finding.level is Level.OK
+    assert "for reading only" in finding.detail
+    assert tmp_path.stat().st_mtime_ns == before
+    (finding,) = ReadOnlyTransport(Local(LocalOptions(path=tmp_path / "gone")), "main").check()
+    assert finding.level is Level.ERROR
+    assert "is not there" in finding.detail
 
 
 class Watch:

@@ -19,6 +19,7 @@ from vbackup.testing.transport_contract import TransportContract
 from vbackup.testing.transports import FaultyTransport, MemoryTransport
 from vbackup.wrappers.blocks import BLOCK, Blocks
 from vbackup.wrappers.cache import CachingTransport
+from vbackup.wrappers.retry import RetryingTransport
 from vbackup_local.transport import Local, LocalOptions
 
 MIB = 1 << 20
@@ -439,3 +440,20 @@ def test_a_backup_builds_on_nothing_that_is_only_in_the_cache(hosts):
     assert hosts.there.verify(hosts.there.points(), lambda size: None) == []
     for opened in (hosts.here, hosts.there):
         assert restored(opened, again)["vda"] == content
+
+
+def test_a_chunk_that_came_wrong_once_is_read_again(hosts, tmp_path):
+    """Nobody but the reader can tell, and it says so: one bad answer must not fail every later restore."""
+    point = hosts.back_up()
+    lies = [True]
+    liar = Liar(hosts.store, lambda key, data: bytes(byte ^ 1 for byte in data) if lies else data)
+    transport = cached(liar, tmp_path / "bad")
+    packs = [info.key for info in hosts.store.list("packs")]
+    for pack in packs:
+        transport.get(pack)
+    lies.clear()
+    assert all(transport.get(pack) != hosts.store.get(pack) for pack in packs)
+    # Through a wrapper, as a site has it.
+    opened = repository(RetryingTransport(transport, 0), tmp_path / "third")
+    assert restored(opened, point)["vda"] == hosts.truth[point.id]
+    assert any(transport.get(pack) == hosts.store.get(pack) for pack in packs)

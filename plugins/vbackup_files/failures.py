@@ -10,9 +10,7 @@ from vbackup.api import AccessDenied, NoSpace, Unavailable, Unsupported, VBackup
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
-_PASSING = {
-    errno.EIO,
-    errno.ESTALE,
+UNHEARD = {
     errno.ETIMEDOUT,
     errno.ECONNREFUSED,
     errno.ECONNRESET,
@@ -25,6 +23,13 @@ _PASSING = {
     errno.EHOSTUNREACH,
     errno.ENOTCONN,
     errno.ESHUTDOWN,
+}
+"""There was no answer: asking the server for more would only take as long again."""
+
+_PASSING = {
+    *UNHEARD,
+    errno.EIO,
+    errno.ESTALE,
     errno.ENODEV,
     errno.ENXIO,
     errno.EBUSY,
@@ -36,6 +41,22 @@ _PASSING = {
 }
 """A disk or server that comes back, something of the system that is used up for now, or a file that was taken away
 under us. That an object is not there is dealt with before it comes to this."""
+
+ANSWERS = {
+    errno.ENOENT,
+    errno.EEXIST,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.ENOTEMPTY,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.ENAMETOOLONG,
+    errno.ELOOP,
+}
+"""What a server says over a connection that works. After anything else the connection is not used again."""
 
 NOT_HERE = (FileNotFoundError, NotADirectoryError)
 """A key, or a part of it, is not there. Opening a symbolic link as a directory fails like this too."""

@@ -3,63 +3,55 @@
 from __future__ import annotations
 
 import errno
+import os
 import threading
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Generic, TypeVar
 
-C = TypeVar("C")
+from vbackup.api.turns import Turns
+from vbackup_files.failures import ANSWERS
 
-_ANSWERS = {
-    errno.ENOENT,
-    errno.EEXIST,
-    errno.ENOTDIR,
-    errno.EISDIR,
-    errno.ENOTEMPTY,
-    errno.EACCES,
-    errno.EPERM,
-    errno.EROFS,
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.ENAMETOOLONG,
-    errno.ELOOP,
-}
-"""What a server says over a connection that works. After anything else the connection is not used again."""
+C = TypeVar("C")
 
 
 class Pool(Generic[C]):
-    """At most ``size`` connections, made when they are needed and used again."""
+    """At most ``size`` connections, made when they are needed and used again.
+
+    Where a server was silent for one, those that waited for a connection meanwhile fail as that one did: one after the
+    other they would wait many times as long.
+    """
 
     def __init__(self, connect: Callable[[], C], close: Callable[[C], None], size: int) -> None:
         self._connect = connect
         self._close = close
-        self._turns = _Turns(size)
+        self._turns = Turns(size)
         self._lock = threading.Lock()
         self._idle: list[C] = []
+        self._silences = 0
 
     @contextmanager
     def connection(self) -> Iterator[C]:
         """Lend a connection; waits while all are lent. Who asks first is served first."""
+        silences = self._silences
         with self._turns:
-            with self._lock:
-                connection = self._idle.pop() if self._idle else None
-            if connection is None:
-                connection = self._connect()
+            if self._silences != silences:
+                raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
             works = False
+            connection: C | None = None
             try:
+                connection = self._idle_one()
+                if connection is None:
+                    connection = self._connect()
                 yield connection
                 works = True
             except OSError as error:
-                works = error.errno in _ANSWERS
+                works = error.errno in ANSWERS
+                self._silences += error.errno == errno.ETIMEDOUT
                 raise
             finally:
-                if works:
-                    with self._lock:
-                        self._idle.append(connection)
-                else:
-                    self._close(connection)
-                    self.close()  # what broke one has broken the others, or will: the next call connects anew
+                if connection is not None:
+                    self._take_back(connection, works=works)
 
     def close(self) -> None:
         """Close all connections that are not lent."""
@@ -68,35 +60,14 @@ class Pool(Generic[C]):
         for connection in idle:
             self._close(connection)
 
-
-class _Turns:
-    """A semaphore that is fair: with `threading.Semaphore` a few busy readers keep a writer out for ever."""
-
-    def __init__(self, count: int) -> None:
-        self._lock = threading.Lock()
-        self._left = count
-        self._waiting: deque[threading.Event] = deque()
-
-    def __enter__(self) -> None:
+    def _idle_one(self) -> C | None:
         with self._lock:
-            if self._left:
-                self._left -= 1
-                return
-            turn = threading.Event()
-            self._waiting.append(turn)
-        try:
-            turn.wait()
-        except BaseException:  # interrupted
+            return self._idle.pop() if self._idle else None
+
+    def _take_back(self, connection: C, *, works: bool) -> None:
+        if works:
             with self._lock:
-                if not turn.is_set():
-                    self._waiting.remove(turn)
-                    raise
-            self.__exit__()
-            raise
-
-    def __exit__(self, *exc: object) -> None:
-        with self._lock:
-            if self._waiting:
-                self._waiting.popleft().set()
-            else:
-                self._left += 1
+                self._idle.append(connection)
+        else:
+            self._close(connection)
+            self.close()  # what broke one has broken the others, or will: the next call connects anew

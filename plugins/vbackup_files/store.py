@@ -28,7 +28,7 @@ from vbackup.api import (
     clock,
 )
 from vbackup.api.hypervisor import Buffer
-from vbackup_files.failures import told
+from vbackup_files.failures import UNHEARD, told
 from vbackup_files.files import Files
 
 _TEMPORARY = ".tmp-"
@@ -85,7 +85,7 @@ class FileStore:
                 self._make(parent)
                 self._files.name(temporary, key, replace=not if_absent)
             except OSError as error:
-                self._discard(temporary)
+                self._discard(temporary, error)
                 if isinstance(error, FileExistsError) and if_absent:
                     raise AlreadyExists(f"{self._path(key)} already exists") from error
                 if error.errno in (errno.ENOTDIR, errno.EISDIR):
@@ -138,7 +138,7 @@ class FileStore:
             except OSError as error:
                 if error.errno in _MISSING:
                     self._need_root()
-                elif not self._is_no_file(key):
+                elif not self._is_no_file(key, error):
                     raise
 
     def check(self) -> Sequence[Finding]:
@@ -152,7 +152,7 @@ class FileStore:
             with told("ask for free space"):
                 return [Finding(self._place, Level.OK, "files can be written, made durable and named"), *self._space()]
         except VBackupError as error:
-            self._discard(temporary)
+            self._discard(temporary, error.__cause__)
             return [Finding(self._place, Level.ERROR, error.message, error.hint or "check the server, and its log")]
 
     def close(self) -> None:
@@ -176,11 +176,14 @@ class FileStore:
         """Return what it means that an object could not be opened."""
         if error.errno in _MISSING:
             self._need_root()
-        if error.errno in {*_MISSING, errno.EISDIR} or self._is_no_file(key):
+        if error.errno in {*_MISSING, errno.EISDIR} or self._is_no_file(key, error):
             return NotFound(f"{self._path(key)} is not there")
         return error
 
-    def _is_no_file(self, key: str) -> bool:
+    def _is_no_file(self, key: str, error: OSError) -> bool:
+        """Whether it failed with ``error`` because something else than a file is there."""
+        if error.errno in UNHEARD:
+            return False
         try:
             return not self._files.look(key).is_file
         except OSError:
@@ -207,7 +210,10 @@ class FileStore:
             self._files.make_directory(directory)
         self._made.add(directory)
 
-    def _discard(self, temporary: str) -> None:
+    def _discard(self, temporary: str, error: BaseException | None = None) -> None:
+        """Remove what is left after ``error``."""
+        if isinstance(error, OSError) and error.errno in UNHEARD:
+            return
         with suppress(OSError, VBackupError):  # it is garbage that a later put removes
             self._files.remove(temporary)
 

@@ -13,6 +13,7 @@ from vbackup.api import Unsupported
 from vbackup_nfs.options import NfsOptions
 
 _CAP_SYS_ADMIN = 21
+_ALL_USERS = ["0", "0", str(2**32 - 1)]
 _SEARCH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
 
 
@@ -50,6 +51,9 @@ def _obstacle(options: NfsOptions) -> str | None:
 
 
 def _may_mount() -> bool:
+    """Whether this process has the capability, and not only in a user namespace, where NFS cannot be mounted."""
+    if Path("/proc/self/uid_map").read_text().split() != _ALL_USERS:
+        return False
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("CapEff:"):
             return bool(int(line.split()[1], 16) >> _CAP_SYS_ADMIN & 1)

@@ -10,6 +10,7 @@ Directories and names that are not there are not cached: other hosts write too, 
 
 from __future__ import annotations
 
+import errno
 import subprocess
 from contextlib import closing
 from pathlib import Path
@@ -31,6 +32,7 @@ _MEANINGS: tuple[tuple[str, type[VBackupError], str], ...] = (
     ("permission denied", AccessDenied, "does the server export it to this host, and is the directory there?"),
     ("not permitted", Unsupported, _NO_MOUNTS),
     ("superuser", Unsupported, _NO_MOUNTS),
+    ("rpc.statd", Unsupported, "start rpc.statd (Debian: nfs-common), or use `client: userspace`"),
     ("unknown filesystem type", Unsupported, _NO_KERNEL),
     ("no such device", Unsupported, _NO_KERNEL),
     ("incorrect mount option", Unsupported, _NO_KERNEL),
@@ -54,6 +56,24 @@ class KernelClient:
         """Where it is mounted."""
         return self._mount.point
 
+    def is_stale(self, error: VBackupError) -> bool:
+        """Whether, as ``error`` lets us guess, this mount will never again show the export's directory.
+
+        It was removed or replaced on the server (ESTALE, which may also be of one file only), or unmounted under us.
+        """
+        if not isinstance(error, Unavailable):
+            return False
+        if not isinstance(error.__cause__, OSError):
+            return error.transient
+        return error.__cause__.errno == errno.ESTALE and self._root_is_stale()
+
+    def _root_is_stale(self) -> bool:
+        try:
+            self.point.stat()
+        except OSError as error:
+            return error.errno == errno.ESTALE
+        return False
+
     def close(self) -> None:
         """Unmount it."""
         self._mount.close()
@@ -72,7 +92,7 @@ def make(options: NfsOptions) -> None:
 
 def mount(export: Export, options: NfsOptions) -> Mount:
     """Mount an export. Raises: `AccessDenied`, `Unavailable`, `Unsupported`."""
-    command = ["mount", "-t", "nfs", "-o", mount_options(options), export.source]
+    command = ["mount", "-t", "nfs", "-o", mount_options(options), "--", export.source]
     try:
         return Mount(command, options.timeout + _SPARE_SECONDS)
     except subprocess.TimeoutExpired as error:
@@ -90,7 +110,9 @@ def mount_options(options: NfsOptions) -> str:
     if options.version:
         words.append(f"vers={options.version}")
     if options.version == 3:
-        words += ["mountproto=tcp", "nolock"]
+        words.append("mountproto=tcp")
+    if options.version != 4:
+        words.append("nolock")  # where version 3 is agreed on, locks, which nobody takes, would need rpc.statd(8)
     if options.port:
         words.append(f"port={options.port}")
     if options.mount_port:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal, NamedTuple, Self
 from urllib.parse import unquote, urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
 from vbackup.api import Options
+
+_HOST = re.compile(r"[a-z0-9_][a-z0-9._-]*|[0-9a-f:.]*:[0-9a-f:.]*(%[a-z0-9._-]+)?", re.ASCII | re.IGNORECASE)
+_SPACE, _DELETE = 0x20, 0x7F
 
 
 class Export(NamedTuple):
@@ -67,6 +71,10 @@ class NfsOptions(Options):
             raise ValueError("must be nfs://SERVER/PATH")
         if parts.query or parts.fragment or "@" in parts.netloc or parts.netloc.rpartition("]")[2].count(":"):
             raise ValueError("must be nfs://SERVER/PATH; port, version, uid and gid are options of their own")
+        if not _HOST.fullmatch(parts.hostname):
+            raise ValueError("must have the name or the address of a server: nfs://SERVER/PATH")
+        if any(ord(character) < _SPACE or ord(character) == _DELETE for character in url + unquote(parts.path)):
+            raise ValueError("must not have control characters")
         if ".." in unquote(parts.path).split("/"):
             raise ValueError("must not have `..` in its path")
         return url

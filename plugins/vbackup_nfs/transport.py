@@ -16,7 +16,17 @@ from typing import ClassVar
 
 from pydantic import BaseModel
 
-from vbackup.api import AccessDenied, Finding, Level, ObjectInfo, Transport, Unsupported, VBackupError
+from vbackup.api import (
+    AccessDenied,
+    Finding,
+    Interrupted,
+    Level,
+    ObjectInfo,
+    Transport,
+    Unavailable,
+    Unsupported,
+    VBackupError,
+)
 from vbackup.api.hypervisor import Buffer
 from vbackup_files import FileStore
 from vbackup_nfs import kernel, userspace
@@ -44,8 +54,11 @@ class Nfs:
         self._options = options
         self._place = options.export.url
         self._lock = threading.Lock()
+        self._opening = threading.Lock()
         self._choice: Choice | None = None
         self._client: KernelClient | FileStore | None = None
+        self._failure: VBackupError | None = None
+        self._closings = 0
 
     @property
     def root(self) -> Path | None:
@@ -68,52 +81,57 @@ class Nfs:
 
     def create(self, *, force: bool = False) -> None:  # noqa: ARG002
         """See `Transport.create`. Only the last directory of the path is made."""
-        with self._told():
-            if self._chosen().client == "kernel":
+        if self._uses_kernel():
+            with self._told():
                 kernel.make(self._options)
-            else:
-                self._store().create()
+        else:
+            with self._store() as store:
+                store.create()
 
     def put(self, key: str, data: Buffer, *, if_absent: bool = False) -> None:
         """See `Transport.put`."""
-        with self._told():
-            self._store().put(key, data, if_absent=if_absent)
+        with self._store() as store:
+            store.put(key, data, if_absent=if_absent)
 
     def get(self, key: str, offset: int = 0, length: int | None = None) -> bytes:
         """See `Transport.get`."""
-        with self._told():
-            return self._store().get(key, offset, length)
+        with self._store() as store:
+            return store.get(key, offset, length)
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         """See `Transport.list`."""
-        with self._told():
-            yield from self._store().list(prefix)
+        with self._store() as store:
+            yield from store.list(prefix)
 
     def delete(self, key: str) -> None:
         """See `Transport.delete`."""
-        with self._told():
-            self._store().delete(key)
+        with self._store() as store:
+            store.delete(key)
 
     def size(self, key: str) -> int:
         """See `Transport.size`."""
-        with self._told():
-            return self._store().size(key)
+        with self._store() as store:
+            return store.size(key)
 
     def check(self) -> Sequence[Finding]:
         """Say which client is used and why, and try what a put does."""
         what = f"NFS client for {self._place}"
         try:
-            with self._told():
+            with self._store() as store:
                 client, reason = self._chosen()
-                findings = self._store().check()
+                findings = [self._by_url(finding) for finding in store.check()]
         except VBackupError as error:
             return [Finding(what, Level.ERROR, error.message, error.hint or "check the server, and the network")]
-        return [Finding(what, Level.OK, f"{_CLIENTS[client]}: {reason}"), *map(self._by_url, findings)]
+        return [Finding(what, Level.OK, f"{_CLIENTS[client]}: {reason}"), *findings]
 
     def close(self) -> None:
-        """Unmount, or let go of connections; whoever comes later mounts or connects again."""
+        """Unmount, or let go of connections; whoever comes later mounts or connects again.
+
+        A mount that is under way is not waited for: whoever makes it undoes it.
+        """
         with self._lock:
             client, self._client = self._client, None
+            self._closings += 1
         if client is not None:
             client.close()
 
@@ -123,13 +141,58 @@ class Nfs:
             _log.info("%s is used by %s: %s", self._place, _CLIENTS[self._choice.client], self._choice.reason)
         return self._choice
 
-    def _store(self) -> Transport | FileStore:
-        """Return the transport over the export, mounted now if it was not."""
+    @contextmanager
+    def _store(self) -> Iterator[Transport | FileStore]:
+        """Give the transport over the export. What fails because its mount was lost is `Unavailable`, and transient."""
+        with self._told():
+            client = self._opened()
+            if not isinstance(client, KernelClient):
+                yield client
+                return
+            try:
+                yield client.store
+            except Unavailable as error:
+                message = error.message.replace(str(client.point), self._place)
+                if client.is_stale(error):
+                    self._drop(client)
+                if client is self._client:
+                    raise
+                raise Unavailable(message, hint="it is mounted anew by the next try") from error
+
+    def _opened(self) -> KernelClient | FileStore:
+        """Return the client; it is made, and the export mounted, if there is none."""
+        failed = self._failure
+        if (client := self._client) is not None:
+            return client
+        with self._opening:
+            if (client := self._client) is not None:
+                return client
+            if (failure := self._failure) is not None and failure is not failed:
+                # of the try that we have waited for: many threads must not wait in a row
+                raise type(failure)(failure.message, hint=failure.hint, transient=failure.transient) from failure
+            closings = self._closings
+            try:
+                client = KernelClient(self._options) if self._uses_kernel() else userspace.store(self._options)
+            except VBackupError as error:
+                self._failure = error
+                raise
+            with self._lock:
+                if self._closings == closings:
+                    self._client = client
+                    return client
+        client.close()
+        raise Interrupted(f"{self._place} was closed while it was being mounted")
+
+    def _uses_kernel(self) -> bool:
+        return self._chosen().client == "kernel"
+
+    def _drop(self, client: KernelClient) -> None:
         with self._lock:
-            if self._client is None:
-                kernels = self._chosen().client == "kernel"
-                self._client = KernelClient(self._options) if kernels else userspace.store(self._options)
-            return self._client.store if isinstance(self._client, KernelClient) else self._client
+            if self._client is not client:
+                return
+            self._client = None
+        _log.warning("%s is another directory than before, or was unmounted: it will be mounted anew", self._place)
+        client.close()
 
     @contextmanager
     def _told(self) -> Iterator[None]:

@@ -84,6 +84,10 @@ class Wrapper:
         """Look at the inner transport as it is now; not an operation of the store."""
         return self.inner.check()
 
+    def forget(self, key: str) -> bool:
+        """Forget what is kept here of an object, for it was wrong; return whether what was read may be from here."""
+        return isinstance(self.inner, Wrapper) and self.inner.forget(key)
+
     def close(self) -> None:
         """Close the inner transport."""
         self.inner.close()

@@ -9,8 +9,9 @@ from typing import Annotated, Any
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core.core_schema import CoreSchema, no_info_before_validator_function
 
-_SIZE = re.compile(r"(\d+(?:\.\d+)?) ?(?:([KMGTP])(?:iB)?|B)?", re.ASCII | re.IGNORECASE)
-_SPAN = re.compile(r"(\d+(?:\.\d+)?) ?(s|m|h|d|w)", re.ASCII)
+_DIGITS = r"\d{1,18}(?:\.\d{1,18})?"
+_SIZE = re.compile(rf"({_DIGITS}) ?(?:([KMGTP])(?:iB)?|B)?", re.ASCII | re.IGNORECASE)
+_SPAN = re.compile(rf"({_DIGITS}) ?(s|m|h|d|w)", re.ASCII)
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 _LONGEST = 1_000_000 * 3600
 _TIME = re.compile(r"([01]\d|2[0-3]):([0-5]\d)|(24):(00)", re.ASCII)

@@ -142,7 +142,7 @@ class Site:
         if by.log:
             transport = LoggingTransport(transport, alias)
         if by.parallel is not None:
-            transport = ParallelTransport(transport, by.parallel)
+            transport = ParallelTransport(transport, by.parallel, wait=self.stop.wait)
         if (limit := by.limit) is not None:
             transport = LimitedTransport(
                 transport,
@@ -166,6 +166,13 @@ class Site:
     def make_target(self, alias: str, secret: Callable[[], bytes]) -> Target:
         """Return a new instance of a configured target that gets its key from ``secret``."""
         entry = self.config.targets[alias]
+        kind = self.registry.targets[entry.type]
+        wrapping = self.config.transports[entry.transport]
+        if kind.needs_files and isinstance(wrapping, Wrapping) and wrapping.read_only:
+            raise ConfigError(
+                f"target {alias} writes to transport {entry.transport} by the paths of files, past `read_only: true`",
+                hint="mount the file system read-only instead (mount -o ro)",
+            )
         steps = entry.codecs if isinstance(entry, EncodedTargetEntry) else ()
         context = TargetContext(
             alias=alias,
@@ -176,7 +183,7 @@ class Site:
             cache_dir=self._cache_dir,
             state_dir=self.state_dir / "targets" / alias,
         )
-        return self.registry.targets[entry.type](entry, context)
+        return kind(entry, context)
 
     def _codec(self, name: str) -> Codec:
         cls = self.registry.codecs.get(name)

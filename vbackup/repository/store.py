@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from vbackup.api import Codec, Corrupt, NotFound, Transport
+from vbackup.api.wrapper import Wrapper
 from vbackup.repository.bounded import bounded
 from vbackup.repository.cache import Cache, Location, Trust
 from vbackup.repository.chunks import Chains
@@ -260,6 +261,17 @@ class ChunkStore:
         return plain, {i: error for i, error in failures.items() if i not in plain}, suspects
 
     def _read_group(
+        self, kind: ChunkKind, group: Sequence[bytes], places: Mapping[bytes, Location],
+        plain: dict[bytes, bytes], failures: dict[bytes, Corrupt],
+    ) -> None:  # fmt: skip
+        """Read chunks that lie together; where some are damaged, and may be so only in a cache, once more past it."""
+        self._read_together(kind, group, places, plain, failures)
+        damaged = [chunk for chunk in group if chunk not in plain]
+        cached = self.transport if isinstance(self.transport, Wrapper) else None
+        if damaged and cached is not None and cached.forget(pack_key(places[group[0]].pack)):
+            self._read_together(kind, damaged, places, plain, failures)
+
+    def _read_together(
         self, kind: ChunkKind, group: Sequence[bytes], places: Mapping[bytes, Location],
         plain: dict[bytes, bytes], failures: dict[bytes, Corrupt],
     ) -> None:  # fmt: skip

@@ -20,7 +20,8 @@ class CachingTransport(Wrapper):
     written far more often than it is read.
 
     Who must know what the store itself holds reads past the cache, as long as ``is_past`` says so. What is cached and
-    differs from what the store gives then is forgotten: so bytes that were bad when they came do not stay.
+    differs from what the store gives then is forgotten: so bytes that were bad when they came do not stay. Nor do those
+    that a reader finds to be wrong, and says so (`forget`).
     """
 
     name: ClassVar[str] = "cache"
@@ -67,6 +68,11 @@ class CachingTransport(Wrapper):
 
     def _keeps(self, key: str) -> bool:
         return any(key == prefix or key.startswith(f"{prefix}/") for prefix in self._prefixes)
+
+    def forget(self, key: str) -> bool:
+        """See `Wrapper.forget`."""
+        self._forget(key)
+        return self._keeps(key) or super().forget(key)
 
     def _forget(self, key: str) -> None:
         if self._keeps(key):

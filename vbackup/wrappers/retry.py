@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import ClassVar, TypeVar
 
-from vbackup.api import AlreadyExists, Interrupted, NotFound, Transport, Unavailable, VBackupError
+from vbackup.api import AccessDenied, AlreadyExists, Interrupted, NotFound, Transport, Unavailable, VBackupError
 from vbackup.api.hypervisor import Buffer
 from vbackup.api.wrapper import Wrapper
 
@@ -26,14 +26,15 @@ class RetryingTransport(Wrapper):
 
     Waits double from 0.25 s up to 30 s, each shortened at random to as little as half, so that many clients do not
     come back in step. The last wait ends at the deadline. What is raised in the end is the last error, which then says
-    how long was tried. `close` ends all waits.
+    how long was tried.
 
     Where the store said how long to stay away (`Unavailable.retry_after`), that is waited at least, up to the deadline;
     and as a store that is asked too much is not helped by one thread that waits, no operation of this transport begins
     before. So a rate limit makes a job slow and does not fail it.
 
     A create-only put whose answer was lost is repeated and then meets its own object: if that has the same bytes, the
-    put has succeeded. So where it matters who won, the bytes must tell.
+    put has succeeded. So where it matters who won, the bytes must tell. Who may put and not get cannot compare, and is
+    told `AlreadyExists`, be it of its own object: to believe that two have won would be worse than that none has.
     """
 
     name: ClassVar[str] = "retry"
@@ -47,7 +48,10 @@ class RetryingTransport(Wrapper):
         wait: Callable[[float], bool] | None = None,
         shorten: Callable[[float, float], float] = random.uniform,
     ) -> None:
-        """Wrap ``inner``; ``wait`` takes seconds and returns whether to give up, ``shorten`` picks from a range."""
+        """Wrap ``inner``; ``wait`` takes seconds and returns whether to give up; without it, `close` ends all waits.
+
+        ``shorten`` picks from a range.
+        """
         super().__init__(inner)
         self.deadline_seconds = deadline_seconds
         self._closed = threading.Event()
@@ -82,7 +86,7 @@ class RetryingTransport(Wrapper):
         view = memoryview(data).cast("B")
         try:
             return memoryview(self.inner.get(key, 0, len(view) + 1)) == view
-        except NotFound:
+        except (NotFound, AccessDenied):
             return False
 
     def around(self, operation: str, key: str, action: Callable[[], T]) -> T:

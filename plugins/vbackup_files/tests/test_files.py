@@ -7,13 +7,14 @@ import os
 import stat
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 from pydantic import BaseModel
@@ -314,3 +315,64 @@ def test_a_failure_to_connect_takes_no_place():
     for _ in range(3):
         with pytest.raises(ConnectionRefusedError), pool.connection():
             pass
+
+
+def test_a_silent_server_is_waited_for_once(connections):
+    """Whoever waited for a connection meanwhile fails, too, and nobody who comes later."""
+    pool = Pool(connections.connect, connections.closed.append, 2)
+    lent, silence, given = threading.Barrier(3), threading.Event(), []
+
+    def ask(*, first: bool) -> None:
+        with pool.connection() as connection:
+            given.append(connection)
+            if first:
+                lent.wait(60)
+            assert silence.wait(60)
+            raise TimeoutError(errno.ETIMEDOUT, "no answer")
+
+    with ThreadPoolExecutor(8) as executor:
+        asked = [executor.submit(ask, first=True) for _ in range(2)]
+        lent.wait(60)
+        asked += [executor.submit(ask, first=False) for _ in range(6)]
+        deadline = time.monotonic() + 60
+        while len(pool._turns._waiting) < 6:
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+        silence.set()
+        assert all(isinstance(one.exception(60), TimeoutError) for one in asked)
+    assert sorted(given) == [1, 2]
+    with pool.connection() as connection:
+        assert connection == 3
+
+
+class Silent(Directory):
+    """Does not answer any more; counts how often it was asked."""
+
+    asked = 0
+
+    def _nothing(self, *_: object, **__: object) -> Any:
+        self.asked += 1
+        raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
+
+    write = read = look = list = remove = name = make_directory = _nothing
+
+
+@pytest.mark.parametrize(
+    "action",
+    [
+        lambda store: store.put("a", b"1"),
+        lambda store: store.get("a"),
+        lambda store: store.size("a"),
+        lambda store: store.delete("a"),
+        lambda store: list(store.list("a")),
+    ],
+)
+def test_a_silent_server_is_asked_once(root, action):
+    files = Silent(root)
+    with pytest.raises(Unavailable) as caught:
+        action(FileStore("files://server/place", files))
+    assert caught.value.transient
+    assert files.asked == 1
+    files.asked = 0
+    assert FileStore("files://server/place", files).check()[0].level is Level.ERROR
+    assert files.asked == 1

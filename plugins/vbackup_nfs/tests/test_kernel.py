@@ -5,12 +5,15 @@ So all is tested but that what the kernel does with an NFS server.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import subprocess
 import sys
 import textwrap
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -18,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from vbackup.api import AccessDenied, Level, Unavailable, Unsupported, VBackupError
+from vbackup.api import AccessDenied, Interrupted, Level, Unavailable, Unsupported, VBackupError
 from vbackup.testing.transport_contract import HostsContract, MissingPlaceContract, TransportContract
 from vbackup_nfs import choice, mounts
 from vbackup_nfs.options import NfsOptions
@@ -28,14 +31,14 @@ URL = "nfs://filer.example/export"
 
 MOUNT = """\
 #!/bin/sh
-# mount -t nfs -o OPTIONS SERVER:PATH POINT
+# mount -t nfs -o OPTIONS -- SERVER:PATH POINT
 echo "$@" >> {here}/mounted
 if [ -e {here}/say ]; then cat {here}/say >&2; exit 32; fi
 if [ -e {here}/wait ]; then echo > {here}/waits; read line < {here}/wait; fi
-directory={here}/server/${{5#*:/}}
-said="mount.nfs: mounting $5 failed, reason given by server: No such file or directory"
+directory={here}/server/${{6#*:/}}
+said="mount.nfs: mounting $6 failed, reason given by server: No such file or directory"
 if ! [ -d "$directory" ]; then echo "$said" >&2; exit 32; fi
-exec {mount} --bind "$directory" "$6"
+exec {mount} --bind "$directory" "$7"
 """
 UMOUNT = """\
 #!/bin/sh
@@ -121,9 +124,9 @@ def test_it_is_mounted_privately_and_safely(kernel, nfs):
     assert mounts.DIRECTORY.stat().st_mode & 0o777 == 0o700
     (call,) = kernel.said("mounted")
     assert call.startswith("-t nfs -o ")
-    assert call.endswith(f" filer.example:/export {point}")
+    assert call.endswith(f" -- filer.example:/export {point}")
     given = call.split()[3].split(",")
-    assert {"nosuid", "nodev", "noexec", "soft", "timeo=200", "retrans=2", "retry=0"} <= set(given)
+    assert {"nosuid", "nodev", "noexec", "soft", "timeo=200", "retrans=2", "retry=0", "nolock"} <= set(given)
     nfs.close()
     assert not points()
     assert not list(mounts.DIRECTORY.iterdir())
@@ -134,8 +137,16 @@ def test_options_of_the_mount(kernel):
     with closing(Nfs(asked)) as nfs:
         nfs.put("a", b"1")
     (call,) = kernel.said("mounted")
-    assert call.split()[4] == "[fe80::1]:/export"
+    assert call.split()[4:6] == ["--", "[fe80::1]:/export"]
     assert {"vers=3", "port=1049", "mountport=1050", "nolock", "timeo=10"} <= set(call.split()[3].split(","))
+
+
+def test_version_4_has_locks_of_its_own(kernel):
+    with closing(Nfs(options(version=4))) as nfs:
+        nfs.put("a", b"1")
+    (call,) = kernel.said("mounted")
+    assert "vers=4" in call
+    assert "nolock" not in call
 
 
 def test_errors_name_the_url_and_not_the_mount_point(kernel, nfs):
@@ -175,7 +186,7 @@ def test_create_makes_the_last_directory(kernel):
         ("mount.nfs: Connection refused for filer.example:/export", Unavailable, True),
         ("mount.nfs: Connection timed out", Unavailable, True),
         ("mount.nfs: No route to host for filer.example:/export", Unavailable, True),
-        ("mount.nfs: rpc.statd is not running but is required for remote locking.", Unavailable, True),
+        ("mount.nfs: rpc.statd is not running but is required for remote locking.", Unsupported, False),
     ],
 )
 def test_what_mount_says(kernel, nfs, said, kind, transient):
@@ -198,6 +209,73 @@ def test_a_mount_that_hangs_is_given_up(kernel, monkeypatch):
         nfs.get("a")
     assert caught.value.transient
     assert not points()
+
+
+def test_many_do_not_wait_for_one_mount_after_the_other(kernel, monkeypatch):
+    monkeypatch.setattr("vbackup_nfs.kernel._SPARE_SECONDS", 0)
+    os.mkfifo(kernel.here / "wait")
+    together = threading.Barrier(8)
+
+    def read(_: int) -> None:
+        together.wait(60)
+        with pytest.raises(Unavailable, match="no answer"):
+            nfs.get("a")
+
+    with closing(Nfs(options(timeout=2))) as nfs, ThreadPoolExecutor(8) as pool:
+        list(pool.map(read, range(8)))
+    assert len(kernel.said("mounted")) < 8  # once, unless a thread was very late
+    assert not points()
+
+
+def test_close_does_not_wait_for_a_mount_which_is_then_undone(kernel, nfs):
+    for name in ("wait", "waits"):
+        os.mkfifo(kernel.here / name)
+    with ThreadPoolExecutor(1) as pool:
+        read = pool.submit(nfs.get, "a")
+        (kernel.here / "waits").read_text()
+        nfs.close()
+        assert not read.done()
+        (kernel.here / "wait").write_text("go on\n")
+        with pytest.raises(Interrupted, match=URL):
+            read.result(60)
+    assert not points()
+
+
+def test_a_mount_that_was_lost_is_made_again(kernel, nfs):
+    nfs.put("a", b"1")
+    (point,) = points()
+    subprocess.run(["/usr/bin/umount", point], check=True)
+    with pytest.raises(Unavailable, match=f"{URL} is another one") as caught:
+        nfs.get("a")
+    assert caught.value.transient
+    assert nfs.get("a") == b"1"
+    assert len(kernel.said("mounted")) == 2
+
+
+def test_a_mount_whose_directory_is_stale_is_made_again(kernel, nfs, monkeypatch):
+    """What a server says of a directory that was removed and made again."""
+    nfs.put("a", b"1")
+    (point,) = points()
+    stat = Path.stat
+
+    def stale(*_: object, **__: object) -> bytes:
+        error = OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        raise Unavailable(f"cannot read {point}/a: {error.strerror}") from error
+
+    def look(path: Path, **how: bool) -> os.stat_result:
+        if path == point and lost:
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        return stat(path, **how)
+
+    monkeypatch.setattr(Path, "stat", look)
+    for lost in (False, True):  # a file only, and the root
+        with monkeypatch.context() as patch:
+            patch.setattr("vbackup_local.transport.Local.get", stale)
+            with pytest.raises(Unavailable, match=f"{URL}/a") as caught:
+                nfs.get("a")
+        assert caught.value.transient
+        assert nfs.get("a") == b"1"
+        assert len(kernel.said("mounted")) == 1 + lost
 
 
 def test_a_mount_that_is_in_use_goes_all_the_same(kernel, nfs):
@@ -320,3 +398,9 @@ def test_auto_takes_libnfs_where_the_kernel_cannot(kernel, lack, monkeypatch):
     assert reason
     with pytest.raises(Unsupported, match="version 4"):
         choice.choose(asked.model_copy(update={"version": 4}))
+
+
+def test_root_of_a_user_namespace_may_not_mount():
+    script = "from vbackup_nfs import choice; print(choice._may_mount())"
+    command = ["unshare", "--user", "--map-root-user", "--mount", sys.executable, "-c", script]
+    assert subprocess.run(command, check=True, capture_output=True, text=True).stdout == "False\n"

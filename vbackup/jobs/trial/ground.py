@@ -119,6 +119,7 @@ class Ground:
 
     def _delete(self, key: str, deadline: float) -> str:
         """Delete an object, and return why it could not be. A store that stays away is not asked for each."""
+        hurries = False
         while not self._away:
             try:
                 self.store.delete(key)
@@ -131,5 +132,8 @@ class Ground:
                     return error.message
             else:
                 return ""
-            time.sleep(_AGAIN)
+            if hurries:
+                time.sleep(_AGAIN)
+            elif self._stop.wait(_AGAIN):
+                hurries, deadline = True, min(deadline, time.monotonic() + _STOPPED)
         return self._away

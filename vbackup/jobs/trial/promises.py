@@ -15,6 +15,7 @@ from vbackup.api import (
     Locked,
     NotFound,
     Transport,
+    Unavailable,
     Unsupported,
     VBackupError,
     clock,
@@ -23,6 +24,7 @@ from vbackup.jobs.trial.answers import Answer, cannot, fails, ok
 from vbackup.jobs.trial.ground import Ground
 
 RACERS = 32
+_START_SECONDS = 60
 _MIB = 1 << 20
 _LOCK = timedelta(seconds=15)
 _READERS = 4
@@ -144,7 +146,10 @@ def _race(ground: Ground) -> Answer:
         key, start = ground.key(name), threading.Barrier(RACERS)
 
         def race(racer: int, key: str = key, start: threading.Barrier = start) -> int | None:
-            start.wait()
+            try:
+                start.wait(_START_SECONDS)
+            except threading.BrokenBarrierError:
+                raise Unavailable(f"this machine did not run {RACERS} threads at once") from None
             try:
                 ground.store.put(key, bytes([racer]) * 4096, if_absent=True)
             except AlreadyExists:
