@@ -1,4 +1,5 @@
 """Real servers as pytest fixtures, for the tests of this tree and of ``plugins/*/tests``."""
+
 from tests.servers.ganesha import ganesha
 from tests.servers.radosgw import radosgw
 from tests.servers.samba import samba
