@@ -141,14 +141,21 @@ class FoldsNames(Strange):
 
 
 class Tears(Strange):
-    """Replaces in two steps."""
+    """Replaces in two steps, with a reader between them."""
+
+    seen = threading.Event()
 
     def put(self, key: str, data: Buffer, *, if_absent: bool = False) -> None:
         if key.endswith("replaced"):
             self.inner.put(key, bytes(data)[:100])
-            for _ in range(20):
-                self.inner.size(key)
+            assert self.seen.wait(60)
         self.inner.put(key, data, if_absent=if_absent)
+
+    def get(self, key: str, offset: int = 0, length: int | None = None) -> bytes:
+        data = self.inner.get(key, offset, length)
+        if len(data) == 100:
+            self.seen.set()
+        return data
 
 
 class KeepsTheDeleted(Strange):
