@@ -58,8 +58,12 @@ class Attachment:
         return self._attached.store
 
     def is_alive(self) -> bool:
-        """Whether it is still attached, over the connection that it had at first: see `sockets`."""
-        is_same = sockets(self._attached.initiator) == self._sockets
+        """Whether it is still attached, over the connection that it had at first: see `sockets`.
+
+        An initiator whose sockets cannot be seen does not count: nobody could say that they are the same.
+        """
+        initiator = self._attached.initiator
+        is_same = not initiator or (bool(self._sockets) and sockets(initiator) == self._sockets)
         return is_same and not select.select([self._connection], [], [], 0)[0]
 
     def close(self) -> None:

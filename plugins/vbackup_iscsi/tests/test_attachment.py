@@ -231,6 +231,13 @@ def test_a_keeper_that_stands_still_is_cut_off(formatted, make_host):
         os.kill(keeper, signal.SIGCONT)
 
 
+def test_a_connection_that_cannot_be_seen_is_not_trusted(formatted, host, monkeypatch):
+    """Else nothing would be noticed, and nobody told."""
+    monkeypatch.setattr("vbackup_iscsi.attachment.sockets", lambda process: frozenset())
+    with pytest.raises(Unavailable, match="was lost"):
+        host.open(formatted).put("a", b"1")
+
+
 def test_many_hosts_at_once(formatted, make_host):
     transports = [make_host().open(formatted, HASTY) for _ in range(4)]
     barrier = threading.Barrier(len(transports))
