@@ -6,7 +6,8 @@ PACKAGES := python3 python3-dev python3-venv gcc pkg-config libvirt-dev \
   libvirt-daemon-system libvirt-clients qemu-system-x86 qemu-utils qemu-block-extra libnbd0 nbdkit ovmf seabios \
   swtpm swtpm-tools openssh-client openssh-server strace cpio e2fsprogs util-linux iproute2 xfsprogs openssl procps \
   libnbd-bin fuse3 \
-  libnfs13 nfs-ganesha nfs-ganesha-vfs rpcbind tgt samba ceph-mon ceph-osd radosgw ceph-common
+  libnfs13 nfs-ganesha nfs-ganesha-vfs rpcbind tgt samba ceph-mon ceph-osd radosgw ceph-common \
+  golang-go golang-github-vmware-govmomi-dev nbdkit-plugin-dev
 
 # Every worker has a libvirtd of its own where it may mount; else they would only wait for each other. One more than there
 # are processors: many tests wait for servers that are away.
@@ -52,7 +53,7 @@ clean:
 	@echo "Installing vbackup and its tools into .venv"
 	@test -x $(BIN)/pip || $(PYTHON) -m venv .venv
 	@$(BIN)/pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
-	@$(BIN)/pip install --quiet --editable ".[libvirt,s3,sftp,smb]" --group dev
+	@$(BIN)/pip install --quiet --editable ".[libvirt,vsphere,s3,sftp,smb]" --group dev
 	@touch $@
 
 .lab/packages: Makefile .ci/packages

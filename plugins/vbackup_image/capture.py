@@ -53,6 +53,7 @@ class ImageCapture:
     """A `Capture`: everything in it is served from one moment on."""
 
     quiesced = False
+    memory: SourceDisk | None = None
     files: Mapping[str, bytes] = {}
 
     def __init__(self, host: Host, machine: MachineDescription, notes: Sequence[str]) -> None:

@@ -113,6 +113,10 @@ class ImageHypervisor:
         ):
             yield restored
 
+    def answers(self, machine: str) -> bool:
+        """See `Hypervisor.answers`."""
+        raise Unsupported(f"{machine} is only images: there is no guest to answer")
+
     def check(self) -> Sequence[Finding]:
         """See `Hypervisor.check`."""
         return [self._check_program("qemu-img"), self._check_program("qemu-nbd"), _check_libnbd()]

@@ -267,6 +267,7 @@ class OpenCapture:
     marker: Marker | None
     notes: Sequence[str]
     verify: Callable[[], None] = field(repr=False)
+    memory: SourceDisk | None = None
 
     def check(self) -> None:
         """See `Capture.check`."""

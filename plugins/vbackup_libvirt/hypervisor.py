@@ -20,7 +20,7 @@ from vbackup.api import (
     RestoreDisk,
     RestoreRequest,
 )
-from vbackup_libvirt import doctor, sweep
+from vbackup_libvirt import agent, doctor, sweep
 from vbackup_libvirt.connection import translated
 from vbackup_libvirt.node import Node
 from vbackup_libvirt.options import LibvirtOptions
@@ -74,6 +74,10 @@ class Libvirt:
     ) -> AbstractContextManager[Restoration]:
         """See `Hypervisor.restore`."""
         return restore(self._node, machine, disks, files, request)
+
+    def answers(self, machine: str) -> bool:
+        """See `Hypervisor.answers`."""
+        return agent.answers(self._node.machine(machine))
 
     def check(self) -> Sequence[Finding]:
         """See `Hypervisor.check`."""

@@ -48,9 +48,11 @@ from vbackup.api.hypervisor import (
 )
 from vbackup.api.keys import KeyHolder, KeyRing, KeyRotation, KeySlot
 from vbackup.api.machine import (
+    ClockOffset,
     Description,
     DiskDescription,
     Firmware,
+    Guest,
     Key,
     MachineDescription,
     Name,
@@ -88,6 +90,7 @@ __all__ = [
     "CaptureRequest",
     "CheckOrder",
     "CheckReport",
+    "ClockOffset",
     "Codec",
     "CodecContext",
     "ConfigError",
@@ -104,6 +107,7 @@ __all__ = [
     "Extent",
     "Finding",
     "Firmware",
+    "Guest",
     "GuestError",
     "Hypervisor",
     "HypervisorContext",

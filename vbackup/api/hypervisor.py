@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -51,11 +51,15 @@ class Run(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class MachineRef:
-    """A machine as it is listed: its name, its stable identity and whether it is running."""
+    """A machine as it is listed: its name (unique in its hypervisor), its stable identity and whether it is running."""
 
     name: str
     id: str
     running: bool
+    folder: str = ""
+    """Where the hypervisor keeps it for people: ``/DC0/vm/prod``, empty if it has no folders."""
+    labels: frozenset[tuple[str, str]] = frozenset()
+    """What people have marked it with, as (key, value): ``("tag", "backup/daily")``, ``("Owner", "web team")``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +84,11 @@ class CaptureRequest:
     quiesce: Quiesce = Quiesce.TRY
     exclude: frozenset[str] = frozenset()
     """Keys of disks to leave out."""
+    memory: bool = False
+    """Capture the memory of a running machine, too, of the same moment as its disks. A machine that is off has none."""
+    moment: Callable[[], None] | None = None
+    """To be called once, when all that takes long is prepared and the moment of the capture is next: it returns when
+    the other machines of a group are as far. Nothing that those could wait for may be held meanwhile. It may raise."""
 
 
 class SourceDisk(Protocol):
@@ -136,6 +145,13 @@ class Capture(Protocol):
         """The disks that were captured."""
 
     @property
+    def memory(self) -> SourceDisk | None:
+        """The machine's memory and device state, in whatever form the hypervisor can go on from; None without it.
+
+        Its key is ``memory``, it is read in full, and it is restored only to a hypervisor of the same type.
+        """
+
+    @property
     def files(self) -> Mapping[str, bytes]:
         """Small things that belong to the machine beside its disks (``nvram``, ``tpm``), each below 64 MiB."""
 
@@ -173,6 +189,8 @@ class RestoreDisk:
     key: str
     size: int
     format: str
+    is_memory: bool = False
+    """It is no disk but what `Capture.memory` was: the machine goes on from it when it is started."""
 
 
 class SinkDisk(Protocol):
@@ -190,11 +208,11 @@ class Restoration(Protocol):
 
     @property
     def disks(self) -> Mapping[str, SinkDisk]:
-        """Where to write, by disk key."""
+        """Where to write, by disk key. Only the memory may be missing, with a note: then it is not restored."""
 
     @property
     def notes(self) -> Sequence[str]:
-        """What could not be put back as it was."""
+        """What cannot be put back as it was; all but what only `finish` sees is known before a byte is written."""
 
     def finish(self) -> str:
         """All disks are written: put them in place, define the machine (last) and start it if asked.
@@ -251,6 +269,12 @@ class Hypervisor(Protocol):
         """Prepare to write ``disks`` of ``machine``. Everything that can be refused is refused here, before a byte.
 
         Raises: `AlreadyExists`, `NotFound`, `NoSpace`, `Busy`, `Unsupported`, `AccessDenied`.
+        """
+
+    def answers(self, machine: str) -> bool:
+        """Whether the agent in the guest of a machine (by name) answers: its system is up.
+
+        Raises: `NotFound`, `Unavailable`; `Unsupported` when the machine has no agent to ask.
         """
 
     def check(self) -> Sequence[Finding]:

@@ -38,6 +38,21 @@ class Firmware(StrEnum):
     UEFI = "uefi"
 
 
+class ClockOffset(StrEnum):
+    """What the machine's hardware clock shows."""
+
+    UTC = "utc"
+    LOCALTIME = "localtime"
+
+
+class Guest(StrEnum):
+    """The family of the guest's operating system, as far as the hypervisor knows it; it decides on devices."""
+
+    LINUX = "linux"
+    WINDOWS = "windows"
+    UNKNOWN = ""
+
+
 class DiskDescription(Description):
     """One disk as the hypervisor has it, captured or not."""
 
@@ -45,6 +60,7 @@ class DiskDescription(Description):
     size: int = Field(ge=0, description="bytes")
     format: str = Field(default="raw", max_length=32, description="raw, qcow2, vmdk ... as it was")
     bus: str = Field(default="", max_length=32, description="virtio, sata, scsi, nvme, ide ...")
+    controller: str = Field(default="", max_length=32, description="the model behind it: virtio-scsi, pvscsi, lsilogic")
     boot_order: int | None = Field(default=None, ge=0)
     source: str = Field(default="", max_length=4096, description="where it was, for people; never trusted as a path")
 
@@ -55,6 +71,8 @@ class Nic(Description):
     mac: str = Field(default="", max_length=64)
     model: str = Field(default="", max_length=64)
     network: str = Field(default="", max_length=255)
+    boot_order: int | None = Field(default=None, ge=0)
+    connected: bool = True
 
 
 class NativeDocument(Description):
@@ -71,10 +89,19 @@ class MachineDescription(Description):
     id: str = Field(min_length=1, max_length=255, description="the hypervisor's stable identity (libvirt: the UUID)")
     arch: str = Field(default="x86_64", max_length=32)
     cpus: int = Field(default=1, ge=1)
+    cores: int = Field(default=1, ge=1, description="cores of each socket; 1 if the hypervisor was told nothing")
     memory: int = Field(default=0, ge=0, description="bytes")
     firmware: Firmware = Firmware.BIOS
     secure_boot: bool = False
     tpm: bool = False
+    clock: ClockOffset = ClockOffset.UTC
+    guest: Guest = Guest.UNKNOWN
+    drivers: tuple[Annotated[str, StringConstraints(max_length=32)], ...] = Field(
+        default=(),
+        max_length=32,
+        description="device families that the guest is known to boot with (virtio, vmware), here or on another "
+        "hypervisor before",
+    )
     disks: tuple[DiskDescription, ...] = ()
     nics: tuple[Nic, ...] = ()
     native: NativeDocument | None = None

@@ -30,6 +30,7 @@ class PointDisk(Description):
     changed: int = Field(default=0, ge=0, description="bytes that differ from the machine's point before")
     stored: int = Field(default=0, ge=0, description="bytes that the store grew by")
     samples: tuple[int, ...] = Field(default=(), max_length=64, description="offsets of blocks written last: probes")
+    is_memory: bool = Field(default=False, description="no disk, but the machine's memory; targets need not care")
 
 
 class Point(Description):
@@ -41,6 +42,8 @@ class Point(Description):
     hypervisor_type: str = Field(max_length=64)
     machine_id: str = Field(max_length=255, description="what tells the machine from others of its hypervisor type")
     job: str = Field(default="", max_length=64, description="the job that made the point; its `keep` applies")
+    group: str = Field(default="", max_length=64, description="the group that the machine was captured with")
+    together: str = Field(default="", max_length=32, description="the same in all points of one capture of a group")
     time: AwareDatetime = Field(description="the moment of the capture, UTC")
     sequence: int = Field(default=0, ge=0, description="counts a machine's points, whatever its clock says")
     seconds: float = Field(default=0, ge=0, description="how long the run took")

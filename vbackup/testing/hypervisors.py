@@ -70,6 +70,10 @@ class FakeMachine:
     disks: dict[str, FakeDisk]
     files: dict[str, bytes] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    memory: FakeDisk | None = None
+    """That of a running machine."""
+    is_up: bool = True
+    """Whether its agent answers."""
 
 
 class FakeHypervisor:
@@ -97,6 +101,8 @@ class FakeHypervisor:
         """Copy the guest's disks as they are now, and begin tracking."""
         if machine not in self.guests:
             raise NotFound(f"there is no machine {machine}")
+        if request.moment is not None:
+            request.moment()
         self.captures += 1
         self.open_captures += 1
         try:
@@ -130,6 +136,12 @@ class FakeHypervisor:
             raise AlreadyExists(f"machine {name} exists")
         yield FakeRestoration(self, name, disks, files)
 
+    def answers(self, machine: str) -> bool:
+        """Whether the guest is up."""
+        if machine not in self.guests:
+            raise NotFound(f"there is no machine {machine}")
+        return self.guests[machine].is_up
+
     def check(self) -> Sequence[Finding]:
         """Nothing is needed."""
         return [Finding("fake", Level.OK, "in memory")]
@@ -148,6 +160,9 @@ class FakeCapture:
         since = request.since["name"] if request.since else None
         self.marker: Marker | None = {"name": f"{request.owner}/{marker}"}
         self.disks = [FakeSource(owner, key, disk, since) for key, disk in guest.disks.items()]
+        self.memory = None
+        if request.memory and guest.memory is not None:
+            self.memory = FakeSource(owner, "memory", guest.memory, None)
         for disk in guest.disks.values():
             disk.dirty[f"{request.owner}/{marker}"] = set()
         self.machine = MachineDescription(
@@ -211,12 +226,14 @@ class FakeRestoration:
         self._name = name
         self._files = dict(files)
         self.disks = {disk.key: FakeSink(disk.size) for disk in disks}
+        self._memory = next((disk.key for disk in disks if disk.is_memory), None)
         self.notes: list[str] = []
 
     def finish(self) -> str:
         """Make it a guest."""
         disks = {key: FakeDisk(sink.data) for key, sink in self.disks.items()}
-        self._owner.guests[self._name] = FakeMachine(disks, self._files)
+        memory = disks.pop(self._memory) if self._memory is not None else None
+        self._owner.guests[self._name] = FakeMachine(disks, self._files, memory=memory)
         return f"machine {self._name}"
 
 

@@ -1,0 +1,1 @@
+"""streamOptimized VMDKs: the form in which vSphere exports and imports disks."""
