@@ -26,14 +26,14 @@ class Frozen:
     snapshot: str
     """That of the snapshot, such as ``snapshot-71``."""
     datacenter: str
-    """Inventory path of its datacenter without the leading slash, such as ``DC0``; ``ha-datacenter`` on an ESXi host."""
+    """Inventory path of its datacenter without the leading slash, such as ``DC0``; ``ha-datacenter`` on ESXi."""
 
 
 class DiskReader(Protocol):
     """Reads one frozen disk. Used by one thread."""
 
     is_sequential: bool
-    """It can only go through the whole disk, once for each `read`, whatever is asked for: changes are of no use to it."""
+    """It can only go through the whole disk, once for each `read`, whatever is asked for."""
 
     def extents(self) -> Iterator[Extent] | None:
         """Yield where the disk has data and where zeros, covering it; None when this way cannot tell."""
