@@ -5,7 +5,7 @@ BIN := .venv/bin
 PACKAGES := python3 python3-dev python3-venv gcc pkg-config libvirt-dev \
   libvirt-daemon-system libvirt-clients qemu-system-x86 qemu-utils qemu-block-extra libnbd0 nbdkit ovmf seabios \
   swtpm swtpm-tools openssh-client openssh-server strace cpio e2fsprogs util-linux iproute2 xfsprogs openssl procps \
-  libnbd-bin fuse3 \
+  libnbd-bin fuse3 syslinux mtools \
   libnfs13 nfs-ganesha nfs-ganesha-vfs rpcbind tgt samba ceph-mon ceph-osd radosgw ceph-common \
   golang-go golang-github-vmware-govmomi-dev nbdkit-plugin-dev
 

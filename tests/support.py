@@ -6,17 +6,23 @@ import random
 import threading
 from pathlib import Path
 
+from blake3 import blake3
+
 from vbackup.api import (
     Codec,
     Hypervisor,
+    Kind,
     MachineRef,
     NotFound,
     Point,
+    PointDisk,
     Quiesce,
+    Range,
     RestoreRequest,
     Target,
     TargetContext,
     Transport,
+    split,
 )
 from vbackup.engine.backup import BackUp
 from vbackup.engine.restore import Restore
@@ -48,7 +54,9 @@ def repository(
     return Repository(RepositoryOptions(chunk_size=chunk_size), context)
 
 
-def back_up(target: Target, hypervisor: Hypervisor, name: str, *, stop: threading.Event | None = None) -> Point:
+def back_up(
+    target: Target, hypervisor: Hypervisor, name: str, *, stop: threading.Event | None = None, memory: bool = False
+) -> Point:
     """Make one point, as a job does."""
     machine = next((m for m in hypervisor.machines() if m.name == name), MachineRef(name, name, running=False))
     points = sorted((p for p in target.points() if p.machine_id == machine.id), key=lambda p: p.sequence)
@@ -62,6 +70,7 @@ def back_up(target: Target, hypervisor: Hypervisor, name: str, *, stop: threadin
             Quiesce.TRY,
             stop or threading.Event(),
             lambda progress: None,
+            memory=memory,
         )
         return work.run(machine, points[-1] if points else None).point
 
@@ -81,3 +90,13 @@ def guest(hypervisor: FakeHypervisor, name: str, *disks: bytes) -> FakeMachine:
     machine = FakeMachine({f"vd{chr(97 + i)}": FakeDisk(bytearray(data)) for i, data in enumerate(disks)})
     hypervisor.guests[name] = machine
     return machine
+
+
+def digest(target: Target, point: Point, disk: PointDisk) -> str:
+    """Hash a point's disk as a restore reads it."""
+    hasher, position = blake3(), 0
+    data = (Range(e.offset, e.length) for e in target.extents(point, disk.key) if e.kind is Kind.DATA)
+    for block in target.read(point, disk.key, split(data, 4 << 20)):
+        hasher.update(bytes(block.offset - position)).update(block.data)
+        position = block.offset + len(block.data)
+    return hasher.update(bytes(disk.size - position)).hexdigest()

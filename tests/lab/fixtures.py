@@ -65,6 +65,7 @@ class GuestFactory:
         name: str = "",
         *,
         boot: bool = False,
+        bootable: bool = False,
         disks: tuple[Disk, ...] = (),
         memory: int | None = None,
         uefi: bool = False,
@@ -74,7 +75,8 @@ class GuestFactory:
     ) -> Guest:
         """Define a machine that is off.
 
-        With ``boot`` it is the real guest, its data disk is ``vda`` and ``disks`` come on top; without, it has no
+        With ``boot`` it is the real guest, its data disk is ``vda`` and ``disks`` come on top; with ``bootable`` that
+        which boots from ``vda`` and has its data on ``vdb``; without, it has no
         system, just ``disks`` (one empty qcow2 ``vda`` of 64 MiB if none are given): start it paused, it takes no time.
         """
         name = name or f"guest-{next(_numbers)}"
@@ -84,11 +86,15 @@ class GuestFactory:
             files = self._request.getfixturevalue("guest_files")
             assert isinstance(files, build.GuestFiles)
             disks = (Disk("vda", path=copy_disk(files.disk, place / "vda.qcow2")), *disks)
+        if bootable:
+            own = build.bootable_disks()
+            boot_disk = Disk("vda", path=copy_disk(own.boot, place / "vda.qcow2"))
+            disks = (boot_disk, Disk("vdb", path=copy_disk(own.data, place / "vdb.qcow2")), *disks)
         machine = Machine(
             name=name,
             directory=place,
             disks=disks or (Disk("vda"),),
-            memory=memory or (192 if boot else 32),
+            memory=memory or (192 if boot or bootable else 32),
             kernel=files,
             uefi=uefi,
             tpm=tpm,
