@@ -16,7 +16,9 @@ ROOT = Path(__file__).parents[1]
 BLOCK = re.compile(r"^```yaml\n(.*?)^```", re.DOTALL | re.MULTILINE)
 DOCUMENTS = [ROOT / "README.md", *sorted(ROOT.glob("plugins/*/README.md"))]
 TARGET = """
-hypervisors: {lab: {type: libvirt, uri: "qemu:///system"}}
+hypervisors:
+  lab: {type: libvirt, uri: "qemu:///system"}
+  vc: {type: vsphere, host: vcenter.example.org, user: backup, password: {file: /etc/vbackup/vcenter}}
 transports: {disk: {type: local, path: /srv/vbackup}}
 targets:
   main:
@@ -24,6 +26,7 @@ targets:
     transport: disk
     key: {file: /etc/vbackup/main.key}
 """
+GROUP = 'groups: {shop: {machines: [{machine: "lab:db"}]}}\n'
 
 
 def blocks() -> list[tuple[str, str]]:
@@ -37,11 +40,13 @@ def blocks() -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize(("where", "text"), blocks(), ids=[where for where, _ in blocks()])
 def test_every_yaml_block_loads(where: str, text: str, tmp_path: Path) -> None:
-    """A block that begins with a target's key is shown as a part of one, one that has jobs only beside all else."""
+    """A block with the codecs of a target is shown as a part of one, one with jobs or groups alone beside all else."""
     file = tmp_path / "vbackup.yaml"
     if text.startswith("codecs:"):
         text = TARGET + indent(text, "    ")
     elif text.startswith("jobs:"):
+        text = TARGET + GROUP + text
+    elif text.startswith("groups:"):
         text = TARGET + text
     file.write_text(text)
     assert load(file, Registry.load())

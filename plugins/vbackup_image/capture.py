@@ -115,6 +115,8 @@ class Captures:
             if key not in self._request.exclude:
                 prepared.append(self._prepare(key, info, notes))
         capture = ImageCapture(self._host, self._describe(infos), notes)
+        if self._request.moment is not None:
+            self._request.moment()
         capture.disks = [self._serve(stack, sockets, capture, disk) for disk in prepared]
         capture.time = now()
         capture.marker = tracking.to_marker(

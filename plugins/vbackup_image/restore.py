@@ -52,7 +52,11 @@ class ImageRestoration:
             raise PluginError(f"{self._name}: finished before {', '.join(missing)} was written")
         for place in self._places:
             if place.disk.key in self._temporaries:
-                _put(self._temporaries[place.disk.key], place.path)
+                temporary = self._temporaries[place.disk.key]
+                if place.disk.is_memory and place.format == "raw":  # QEMU made it a multiple of a sector
+                    with translated(f"cutting {temporary} to its size"):
+                        os.truncate(temporary, place.disk.size)
+                _put(temporary, place.path)
         return f"{self._name}: {', '.join(str(place.path) for place in self._places)}"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vbackup.api import Unsupported, VBackupError
+from vbackup.api import Unavailable, Unsupported, VBackupError
 from vbackup_libvirt import document
 from vbackup_libvirt.connection import translated
 from vbackup_libvirt.freeze import impatient
@@ -24,6 +24,8 @@ def answers(machine: Machine) -> bool:
             impatient(machine.domain, machine.node.options.agent_timeout) as domain,
         ):
             domain.getTime()
+    except Unavailable:
+        raise  # that is libvirt, not the guest
     except VBackupError:
         return False
     return True

@@ -12,13 +12,15 @@ from xml.etree.ElementTree import Element
 
 from vbackup.api import CaptureRequest, MachineDescription, Marker, SourceDisk, Unsupported, VBackupError
 from vbackup_libvirt import checkpoints, document, tracking
+from vbackup_libvirt.describe import describe
 from vbackup_libvirt.document import Disk
-from vbackup_libvirt.journal import CaptureEntry, Journal
-from vbackup_libvirt.maker import Maker
+from vbackup_libvirt.journal import CaptureEntry
 from vbackup_libvirt.node import Machine
 from vbackup_libvirt.tracking import Since, TrackedDisk
 from vbackup_qemu import image
 from vbackup_qemu.image import ImageInfo
+from vbackup_undo.journal import Journal
+from vbackup_undo.maker import Maker
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +204,7 @@ def description(machine: Machine, plan: Plan, live: Element) -> MachineDescripti
     if differing:
         _take_over(domain, live, differing)
         text = ET.tostring(domain, encoding="unicode")
-    return document.describe(domain, text, {planned.key: planned.size for planned in plan.disks})
+    return describe(domain, text, {planned.key: planned.size for planned in plan.disks})
 
 
 def _take_over(domain: Element, live: Element, keys: set[str]) -> None:

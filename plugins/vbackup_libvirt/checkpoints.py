@@ -21,9 +21,9 @@ from vbackup.api import Busy, Unavailable, VBackupError
 from vbackup.api.clock import now
 from vbackup_libvirt import document
 from vbackup_libvirt.connection import library, translated
-from vbackup_libvirt.maker import Maker
 from vbackup_libvirt.node import Machine
 from vbackup_qemu import image
+from vbackup_undo.maker import Maker
 
 STRANGER_DIES = timedelta(days=1)
 """After this time a checkpoint of a process on another host, whose end we cannot see, counts as left behind."""

@@ -1,8 +1,8 @@
 """The child of `guard`: ``python -m vbackup_libvirt.child``.
 
 Standard input: one line of JSON (options, machine, uuid, scratch), then words: ``frozen``, ``thawed``, ``thaw`` (the
-parent could not) and ``ended`` (the job). When it ends, what is not undone by then is undone. Standard output: one
-line, ``ready`` or why it cannot act.
+parent could not), likewise ``paused``, ``resumed``, ``resume``, and ``ended`` (the job). When it ends, what is not
+undone by then is undone. Standard output: one line, ``ready`` or why it cannot act.
 """
 
 from __future__ import annotations
@@ -19,11 +19,13 @@ from vbackup_libvirt.freeze import thaw
 from vbackup_libvirt.job import BackupJob
 from vbackup_libvirt.node import Machine, Node
 from vbackup_libvirt.options import LibvirtOptions
+from vbackup_libvirt.pause import resume
 
 RETRY = 1.0
 """Seconds from one try to the next."""
 LINGER = 10.0
-"""Seconds after the parent's end for which a job is looked for: libvirt may still be at what the parent asked for."""
+"""Seconds after the parent's end for which a job, or a pause, is looked for: libvirt may still be at what it was asked
+for."""
 GIVE_UP = 3600.0
 """Seconds after the parent's end after which what cannot be undone is left to the journal."""
 
@@ -35,6 +37,8 @@ class Child:
         self._job = job
         self._words: queue.Queue[str] = queue.Queue()
         self._thaw_at: float | None = None
+        self._resume_at: float | None = None
+        self._resume_until = 0.0
         self._job_lives = True
         self._alone_since: float | None = None
 
@@ -45,17 +49,27 @@ class Child:
             try:
                 self._heed(self._words.get(timeout=self._seconds()))
             except queue.Empty:
-                self._thaw()
+                self._act()
         self._undo(self._alone_since)
+
+    def _act(self) -> None:
+        now = time.monotonic()
+        if self._resume_at is not None and self._resume_at <= now:
+            self._resume()
+        if self._thaw_at is not None and self._thaw_at <= now:
+            self._thaw()
 
     def _undo(self, since: float) -> None:
         pause = threading.Event()
+        self._resume_until = since + LINGER
         while time.monotonic() < since + GIVE_UP:
+            if self._resume_at is not None:  # first: the agent of a paused guest does not answer
+                self._resume()
             if self._thaw_at is not None:
                 self._thaw()
             if self._job_lives and self._end():
                 self._job_lives = time.monotonic() < since + LINGER
-            if self._thaw_at is None and not self._job_lives:
+            if self._thaw_at is None and self._resume_at is None and not self._job_lives:
                 return
             pause.wait(RETRY)
 
@@ -65,7 +79,8 @@ class Child:
         self._words.put("")
 
     def _seconds(self) -> float | None:
-        return None if self._thaw_at is None else max(0.0, self._thaw_at - time.monotonic())
+        times = [at for at in (self._thaw_at, self._resume_at) if at is not None]
+        return max(0.0, min(times) - time.monotonic()) if times else None
 
     def _heed(self, word: str) -> None:
         now = time.monotonic()
@@ -76,6 +91,12 @@ class Child:
                 self._thaw_at = None
             case "thaw":
                 self._thaw_at = now
+            case "paused":
+                self._resume_at = now + self._job.machine.node.options.pause_timeout
+            case "resumed":
+                self._resume_at = None
+            case "resume":
+                self._resume_at, self._resume_until = now, now + LINGER
             case "ended":
                 self._job_lives = False
             case _:
@@ -84,6 +105,10 @@ class Child:
     def _thaw(self) -> None:
         # A guest that has been thawed once too often is no harm: who counted on it notices.
         self._thaw_at = None if thaw(self._job.machine) is not None else time.monotonic() + RETRY
+
+    def _resume(self) -> None:
+        now = time.monotonic()
+        self._resume_at = None if resume(self._job.machine) and now >= self._resume_until else now + RETRY
 
     def _end(self) -> bool:
         try:

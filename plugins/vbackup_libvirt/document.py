@@ -11,15 +11,7 @@ from dataclasses import dataclass
 from xml.etree import ElementTree as ET
 from xml.etree.ElementTree import Element
 
-from vbackup.api import (
-    Corrupt,
-    DiskDescription,
-    Firmware,
-    MachineDescription,
-    NativeDocument,
-    Nic,
-    Unsupported,
-)
+from vbackup.api import Corrupt, Unsupported
 
 KIND = "libvirt-domain-xml"
 
@@ -54,6 +46,10 @@ class Disk:
     boot_order: int | None
     encrypted: bool
     shareable: bool
+    controller: str = ""
+    """The model of the SCSI controller that it is on: ``virtio-scsi``, ``lsilogic``."""
+    is_written: bool = True
+    """Whether the guest can write to it: then what is on it and in the guest's memory go together."""
 
     @property
     def is_local(self) -> bool:
@@ -76,29 +72,46 @@ def parse(text: str) -> Element:
 
 def disks(domain: Element) -> list[Disk]:
     """Return all disks, in the document's order."""
-    return [_disk(element) for element in domain.iterfind("devices/disk")]
+    models = {
+        element.get("index", "0"): element.get("model", "")
+        for element in domain.iterfind("devices/controller[@type='scsi']")
+    }
+    return [_disk(element, models) for element in domain.iterfind("devices/disk")]
 
 
 def disk_key(element: Element) -> str:
     """Return the key of a ``<disk>``: its target device."""
-    return _get(element, "target", "dev")
+    return attribute(element, "target", "dev")
 
 
-def _disk(element: Element) -> Disk:
+def _disk(element: Element, scsi: Mapping[str, str]) -> Disk:
     kind = element.get("type", "file")
     source = element.find("source")
-    order = _get(element, "boot", "order")
+    order = attribute(element, "boot", "order")
     return Disk(
         key=disk_key(element),
         kind=kind,
         source="" if source is None else source_name(kind, source),
-        format=_get(element, "driver", "type") or "raw",
-        bus=_get(element, "target", "bus"),
+        format=attribute(element, "driver", "type") or "raw",
+        bus=attribute(element, "target", "bus"),
         left_out=_left_out(element, kind, source),
         boot_order=int(order) if order else None,
         encrypted=any(True for _ in element.iter("encryption")),
         shareable=element.find("shareable") is not None,
+        controller=_scsi_model(element, scsi) if attribute(element, "target", "bus") == "scsi" else "",
+        is_written=_is_written(element),
     )
+
+
+def _scsi_model(element: Element, models: Mapping[str, str]) -> str:
+    model = models.get(attribute(element, "address", "controller") or "0", "")
+    # libvirt's word for the controller that is a virtio device; QEMU's default is another one for each architecture.
+    return "virtio-scsi" if model.startswith("virtio") else model
+
+
+def _is_written(element: Element) -> bool:
+    fixed = element.get("device", "disk") not in {"disk", "lun"} or element.find("readonly") is not None
+    return not fixed and element.find("source") is not None
 
 
 def _left_out(element: Element, kind: str, source: Element | None) -> str | None:
@@ -132,7 +145,7 @@ def others_left_out(domain: Element) -> Iterator[str]:
     for element in domain.iterfind("devices/hostdev"):
         yield f"a {element.get('type', 'host')} device is passed through to the guest and not captured"
     for element in domain.iterfind("devices/filesystem"):
-        yield f"the shared directory {_get(element, 'source', 'dir')} is not captured"
+        yield f"the shared directory {attribute(element, 'source', 'dir')} is not captured"
 
 
 def paths(domain: Element) -> set[str]:
@@ -180,25 +193,6 @@ def pool_directory(text: str) -> str:
     return (pool.findtext("target/path") or "") if pool.get("type") in {"dir", "fs", "netfs"} else ""
 
 
-def describe(domain: Element, text: str, sizes: Mapping[str, int]) -> MachineDescription:
-    """Return our description of a machine; ``sizes`` are those of the disks that were asked for."""
-    loader = domain.find("os/loader")
-    uefi = bool(nvram(domain)) or "efi" in {domain.get("firmware"), _get(domain, "os", "firmware")}
-    return MachineDescription(
-        name=domain.findtext("name") or "",
-        id=domain.findtext("uuid") or "",
-        arch=_get(domain, "os/type", "arch") or "x86_64",
-        cpus=int(domain.findtext("vcpu") or 1),
-        memory=memory(domain),
-        firmware=Firmware.UEFI if uefi else Firmware.BIOS,
-        secure_boot=loader is not None and loader.get("secure") == "yes",
-        tpm=domain.find("devices/tpm") is not None,
-        disks=tuple(_describe_disk(disk, sizes) for disk in disks(domain)),
-        nics=tuple(_nic(element) for element in domain.iterfind("devices/interface")),
-        native=NativeDocument(kind=KIND, text=text),
-    )
-
-
 def memory(domain: Element) -> int:
     """Return the memory in bytes."""
     element = domain.find("memory")
@@ -210,22 +204,7 @@ def memory(domain: Element) -> int:
     return int(element.text or 0) * _MEMORY_UNITS[unit]
 
 
-def _describe_disk(disk: Disk, sizes: Mapping[str, int]) -> DiskDescription:
-    return DiskDescription(
-        key=disk.key,
-        size=sizes.get(disk.key, 0),
-        format=disk.format,
-        bus=disk.bus,
-        boot_order=disk.boot_order,
-        source=disk.source,
-    )
-
-
-def _nic(element: Element) -> Nic:
-    network = next((v for a in ("network", "bridge", "dev") if (v := _get(element, "source", a))), "")
-    return Nic(mac=_get(element, "mac", "address"), model=_get(element, "model", "type"), network=network)
-
-
-def _get(element: Element, path: str, attribute: str) -> str:
+def attribute(element: Element, path: str, name: str) -> str:
+    """Return an attribute of the first element at ``path``, empty when either is missing."""
     found = element.find(path)
-    return "" if found is None else found.get(attribute, "")
+    return "" if found is None else found.get(name, "")

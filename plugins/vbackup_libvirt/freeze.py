@@ -18,8 +18,9 @@ from vbackup.api import GuestError, NotFound, Quiesce, VBackupError
 from vbackup_libvirt import document
 from vbackup_libvirt.connection import library, translated
 from vbackup_libvirt.guard import Guard
-from vbackup_libvirt.journal import CaptureEntry, Journal
+from vbackup_libvirt.journal import CaptureEntry
 from vbackup_libvirt.node import Machine
+from vbackup_undo.journal import Journal
 
 
 class Freeze:

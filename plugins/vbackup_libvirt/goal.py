@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import uuid as uuids
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from xml.etree.ElementTree import Element
 
@@ -16,9 +16,8 @@ from vbackup.api import (
     NotFound,
     RestoreDisk,
     RestoreRequest,
-    Unsupported,
 )
-from vbackup_libvirt import document, identity, state
+from vbackup_libvirt import awake, document, identity, state
 from vbackup_libvirt.node import Machine, Node
 from vbackup_libvirt.placement import Place, Placer, safe_name
 
@@ -37,6 +36,12 @@ class Goal:
     """The machine that is overwritten."""
     files: dict[PurePosixPath, bytes] = field(default_factory=dict)
     """Firmware variables and TPM state."""
+    memory: RestoreDisk | None = None
+    """What it goes on from."""
+    obsolete: tuple[PurePosixPath, ...] = ()
+    """Files that make way."""
+    converted: Callable[[bool], Element] | None = None
+    """If its system is to be converted: what to define when that has, or has not, given it virtio drivers."""
 
 
 def decide(
@@ -47,30 +52,42 @@ def decide(
     request: RestoreRequest,
     token: str,
 ) -> Goal:
-    """Decide, and refuse what can be refused. ``token`` makes the names of temporary files.
+    """Decide, and refuse what can be refused, for a machine of libvirt, or for some disks of any.
 
-    Raises: `AlreadyExists`, `NotFound`, `NoSpace`, `Busy`, `Unsupported`, `AccessDenied`, `Corrupt`.
+    ``token`` makes the names of temporary files.
+
+    Raises: `AlreadyExists`, `NotFound`, `NoSpace`, `Busy`, `AccessDenied`, `Corrupt`.
     """
     placer = Placer(node, machine.id, request, token)
     if request.disks:
         return Goal(machine.name, "", placer.as_named(disks), _in_clear(machine, request.disks), None)
-    if machine.native is None or machine.native.kind != document.KIND:
-        raise Unsupported(
-            f"{machine.name} was not captured from libvirt; its disks can be restored, not the machine",
-            hint="restore its disks with --disk KEY=PATH and make a machine around them",
-        )
+    assert machine.native is not None  # noqa: S101 - else it comes from another hypervisor
     domain = document.parse(machine.native.text)
     identity.clean(domain)
     _require_uuid(machine)
+    memory = next((disk for disk in disks if disk.is_memory), None)
+    disks = [disk for disk in disks if not disk.is_memory]
     if request.name is not None:
-        return _new(node, request.name, domain, placer.as_new(request.name, disks), files)
-    existing = _existing(node, machine, request)
+        goal = _new(node, request.name, domain, placer.as_new(request.name, disks), files)
+        return _with_memory(goal, machine.name, memory, request)
+    existing = find_existing(node, machine, request)
     sources = {disk.key: disk.source for disk in document.disks(domain)}
     if existing is None:
         places, notes = placer.as_it_was(machine.name, disks, sources)
     else:
         places, notes = placer.in_place(existing, disks, sources)
-    return _same(node, machine, domain, places, notes, existing, files)
+    goal = _same(node, machine, domain, places, notes, existing, files)
+    return _with_memory(goal, machine.name, memory, request)
+
+
+def _with_memory(goal: Goal, was: str, memory: RestoreDisk | None, request: RestoreRequest) -> Goal:
+    """Have the machine go on from its memory, or tell why it does not."""
+    assert goal.domain is not None  # noqa: S101 - for the type checker: a machine is restored
+    if memory is None:
+        return goal
+    if why := awake.obstacle(request, was, goal.domain, [place.key for place in goal.places]):
+        return replace(goal, notes=[*goal.notes, f"its memory is not restored: {why}"])
+    return replace(goal, memory=memory)
 
 
 def _in_clear(machine: MachineDescription, keys: Collection[str]) -> list[str]:
@@ -90,12 +107,12 @@ def _require_uuid(machine: MachineDescription) -> None:
         raise Corrupt(f"{machine.name}: {machine.id[:80]!r} is not the UUID of a libvirt machine")
 
 
-def _existing(node: Node, machine: MachineDescription, request: RestoreRequest) -> Machine | None:
+def find_existing(node: Node, machine: MachineDescription, request: RestoreRequest) -> Machine | None:
     """Return the machine to overwrite, None when it is not defined any more."""
     try:
         name = node.connection.domain(machine.id).name()
     except NotFound:
-        _require_free_name(node, machine.name)
+        require_free_name(node, machine.name)
         return None
     found = Machine(node, name, machine.id)
     if not request.overwrite:
@@ -106,7 +123,8 @@ def _existing(node: Node, machine: MachineDescription, request: RestoreRequest) 
     return found
 
 
-def _require_free_name(node: Node, name: str) -> None:
+def require_free_name(node: Node, name: str) -> None:
+    """Raise `AlreadyExists` when there is a machine of that name."""
     try:
         other = node.machine(name)
     except NotFound:
@@ -116,7 +134,7 @@ def _require_free_name(node: Node, name: str) -> None:
 
 
 def _new(node: Node, name: str, domain: Element, places: Sequence[Place], files: Mapping[str, bytes]) -> Goal:
-    _require_free_name(node, name)
+    require_free_name(node, name)
     uuid = str(uuids.uuid4())
     notes = identity.place_disks(domain, places, node.host.exists, {})
     notes += identity.make_new(domain, name, uuid)

@@ -1,7 +1,7 @@
-"""The process that stays when we are killed: it ends our backup job, and thaws the guest if we had frozen it.
+"""The process that stays when we are killed: it ends our backup job, and thaws or resumes the guest if need be.
 
 A backup job outlives its maker inside of QEMU and fills the scratch space until the guest is given I/O errors, and a
-frozen guest stands still. Whoever is killed cannot undo either, so a child is started before both.
+frozen or paused guest stands still. Whoever is killed cannot undo either, so a child is started before both.
 """
 
 from __future__ import annotations
@@ -50,10 +50,21 @@ class Guard:
 
     def frozen(self) -> None:
         """From now on it counts the time that the guest may stay frozen. Raises: `Unavailable` when it is dead."""
-        try:
-            self._tell("frozen")
-        except BrokenPipeError as error:
-            raise Unavailable(f"{self._name}: the process that guards the backup was killed") from error
+        self._require("frozen")
+
+    def paused(self) -> None:
+        """From now on it counts the time that the machine may stay paused. Raises: `Unavailable` when it is dead."""
+        self._require("paused")
+
+    def resumed(self) -> None:
+        """The machine goes on."""
+        with suppress(BrokenPipeError):
+            self._tell("resumed")
+
+    def resume(self) -> None:
+        """It shall go on trying where we could not resume the machine."""
+        with suppress(BrokenPipeError):
+            self._tell("resume")
 
     def thawed(self) -> None:
         """The guest needs it no more."""
@@ -78,6 +89,12 @@ class Guard:
             self._child.stdin.close()
         self._child.stdout.close()
         threading.Thread(target=self._child.wait, name=f"guard-{self._name}", daemon=True).start()
+
+    def _require(self, word: str) -> None:
+        try:
+            self._tell(word)
+        except BrokenPipeError as error:
+            raise Unavailable(f"{self._name}: the process that guards the backup was killed") from error
 
     def _tell(self, word: str) -> None:
         print(word, file=self._child.stdin, flush=True)

@@ -18,8 +18,8 @@ from xml.etree.ElementTree import Element, SubElement
 
 from vbackup.api import Busy, CaptureLost, ConfigError, NotFound, VBackupError
 from vbackup_libvirt.connection import library, translated
-from vbackup_libvirt.maker import Maker
 from vbackup_libvirt.node import Machine
+from vbackup_undo.maker import Maker
 
 MAKER_FILE = "maker.json"
 """Beside the scratch files, so that a run that finds the job knows whose it is."""

@@ -12,9 +12,10 @@ from xml.etree.ElementTree import Element
 from vbackup.api import ConfigError, HypervisorContext, NotFound
 from vbackup_libvirt import document
 from vbackup_libvirt.connection import Connection, library, translated
-from vbackup_libvirt.journal import CaptureEntry, Journals, RestoreEntry
+from vbackup_libvirt.journal import CaptureEntry, RestoreEntry
 from vbackup_libvirt.options import LibvirtOptions
 from vbackup_qemu.host import Host, LocalHost, SshHost
+from vbackup_undo.journal import Journals
 
 T = TypeVar("T")
 

@@ -22,5 +22,12 @@ class LibvirtOptions(Options):
     storage: PurePosixPath = Field(
         default=PurePosixPath("/var/lib/libvirt/images"), description="where disks of new machines are made"
     )
+    networks: dict[str, str] = Field(
+        default_factory=dict,
+        description="for machines of other hypervisors: the network here (or bridge:NAME) for each of theirs",
+    )
     freeze_timeout: int = Field(default=30, ge=1, description="seconds that a guest may stay frozen at most")
+    pause_timeout: int = Field(
+        default=300, ge=1, description="seconds that a machine may be paused at most while its memory is saved"
+    )
     agent_timeout: int = Field(default=10, ge=1, description="seconds that the guest agent may take for an answer")

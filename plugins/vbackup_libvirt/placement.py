@@ -75,6 +75,10 @@ class Placer:
         """Place the disks of a new machine."""
         return [self._place(disk, self._in_storage(name, disk), may_replace=False) for disk in disks]
 
+    def as_arrived(self, name: str, disks: Sequence[RestoreDisk]) -> list[Place]:
+        """Place the disks of a machine that comes from another hypervisor, as itself."""
+        return [self._place(disk, self._in_storage(name, disk), self._request.overwrite) for disk in disks]
+
     def in_place(
         self, machine: Machine, disks: Sequence[RestoreDisk], sources: Mapping[str, str]
     ) -> tuple[list[Place], list[str]]:

@@ -11,6 +11,7 @@ import hashlib
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from vbackup.api import (
@@ -23,14 +24,17 @@ from vbackup.api import (
     SinkDisk,
     VBackupError,
 )
-from vbackup_libvirt import checkpoints, identity, state, swap
+from vbackup_libvirt import across, awake, checkpoints, convert, document, identity, state, swap
+from vbackup_libvirt import goal as goal_of
 from vbackup_libvirt.connection import translated
-from vbackup_libvirt.goal import Goal, decide
-from vbackup_libvirt.journal import Journal, RestoreEntry
+from vbackup_libvirt.goal import Goal
+from vbackup_libvirt.journal import RestoreEntry
 from vbackup_libvirt.node import Machine, Node
+from vbackup_libvirt.placement import safe_name
 from vbackup_libvirt.swap import Move
 from vbackup_qemu import image
 from vbackup_qemu.sink import ImageSink
+from vbackup_undo.journal import Journal
 
 
 @contextmanager
@@ -47,11 +51,15 @@ def restore(
     name = hashlib.sha256((request.name or machine.name).encode()).hexdigest()[:16]
     with node.restores.open(name) as journal, ExitStack() as stack:
         _undo_dead(node, journal)  # what a dead restore left must not be taken for somebody's
+        decide = goal_of.decide if request.disks or not across.is_foreign(machine) else across.decide
         goal = decide(node, machine, disks, files, request, token)
         if goal.existing is not None:  # a capture now would be one of old and new disks
             stack.enter_context(node.captures.open(goal.existing.uuid))
         temporary = [str(place.temporary) for place in goal.places if not place.is_device]
         temporary += [str(swap.beside(path, token)) for path in goal.files]
+        temporary += [str(convert.overlay(place)) for place in goal.places if goal.converted is not None]
+        memory = node.options.storage / f".{safe_name(goal.name)}-memory.vbackup-{token}"
+        temporary += [str(memory)] if goal.memory is not None else []
         entry = RestoreEntry(machine=goal.name, uuid=goal.uuid, temporary=(*temporary, str(sockets)))
         journal.write(entry)
         try:
@@ -59,7 +67,9 @@ def restore(
             for place in goal.places:
                 if not place.is_device:
                     image.create(node.host, str(place.temporary), place.format, place.size)
-            yield OpenRestoration(node, goal, request, journal, entry, sockets, token)
+            if goal.memory is not None:
+                image.create(node.host, str(memory), "raw", goal.memory.size)
+            yield OpenRestoration(node, goal, request, journal, entry, sockets, token, memory)
         finally:
             with suppress(VBackupError):  # then the journal stays, for a sweep
                 undo(node, journal)
@@ -138,6 +148,7 @@ class OpenRestoration:
         entry: RestoreEntry,
         sockets: PurePosixPath,
         token: str,
+        memory: PurePosixPath,
     ) -> None:
         self._node = node
         self._goal = goal
@@ -145,7 +156,9 @@ class OpenRestoration:
         self._journal = journal
         self._entry = entry
         self._token = token
-        self.disks: Mapping[str, SinkDisk] = {
+        self._memory = memory
+        self._sockets = sockets
+        sinks = {
             place.key: ImageSink(
                 node.host,
                 Path(place.temporary),
@@ -157,6 +170,11 @@ class OpenRestoration:
             )
             for place in goal.places
         }
+        if goal.memory is not None:
+            size, label = goal.memory.size, f"{goal.name} memory"
+            sink = ImageSink(node.host, Path(memory), "raw", size, zeroed=True, sockets=Path(sockets), label=label)
+            sinks[goal.memory.key] = sink
+        self.disks: Mapping[str, SinkDisk] = sinks
 
     @property
     def notes(self) -> Sequence[str]:
@@ -165,12 +183,14 @@ class OpenRestoration:
 
     def finish(self) -> str:
         """See `Restoration.finish`."""
+        self._convert()
         goal, host = self._goal, self._node.host
         if goal.existing is not None and goal.existing.is_active:
             raise Busy(f"the machine {goal.name} was started meanwhile", hint="switch it off first", transient=False)
         files = [place for place in goal.places if not place.is_device]
         moves = [Move(str(place.temporary), str(place.path), place.replaces) for place in files]
         moves += state.stage(host, goal.files, self._token)
+        moves += [Move(None, str(path), replaces=True) for path in goal.obsolete]
         made = swap.plan(host, moves, self._token)
         old = goal.existing.text(inactive=True) if goal.existing is not None else ""
         self._journal.write(self._entry.model_copy(update={"made": made, "definition": old}))
@@ -188,6 +208,14 @@ class OpenRestoration:
             return "wrote " + ", ".join(f"disk {place.key} to {place.path}" for place in goal.places)
         return self._start()
 
+    def _convert(self) -> None:
+        goal = self._goal
+        if goal.converted is None or goal.domain is None:
+            return
+        has_virtio, note = convert.convert(self._node.host, goal.domain, goal.places, self._sockets / "v2v.xml")
+        self._goal = replace(goal, domain=goal.converted(has_virtio))
+        self._goal.notes.append(note)
+
     def _define(self) -> None:
         assert self._goal.domain is not None  # noqa: S101 - finish() has looked
         _define(self._node, self._goal.name, identity.text(self._goal.domain))
@@ -197,9 +225,25 @@ class OpenRestoration:
         said = f"the machine {goal.name} is defined"
         if not self._request.start:
             return said
+        if goal.memory is not None:
+            return self._go_on(said)
         try:
             Machine(self._node, goal.name, goal.uuid).ask("starting it", lambda domain: domain.create())
         except VBackupError as error:
             goal.notes.append(f"it could not be started: {error}")
             return f"{said}, but could not be started"
         return f"{said} and running"
+
+    def _go_on(self, said: str) -> str:
+        """Have it go on where it was. If it cannot it is left off: a start would end for good what was going on."""
+        goal = self._goal
+        assert goal.domain is not None  # noqa: S101 - a machine that has memory is defined
+        try:
+            awake.go_on(self._node, goal.name, goal.places, document.nvram(goal.domain), self._memory)
+        except VBackupError as error:
+            goal.notes.append(
+                f"it could not go on from its memory, and is off: {error}; start it to boot it as after a power "
+                "failure, or restore it once more when that is mended"
+            )
+            return f"{said}, but could not go on from its memory"
+        return f"{said} and goes on where it was"

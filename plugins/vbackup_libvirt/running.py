@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from xml.etree.ElementTree import Element
 
-from vbackup.api import Capture, CaptureLost, CaptureRequest
+from vbackup.api import Capture, CaptureLost, CaptureRequest, Quiesce
 from vbackup.api.clock import now
 from vbackup_libvirt import checkpoints, document, scratch, state
 from vbackup_libvirt.capture import OpenCapture, Plan, description, discard, plan, undone
-from vbackup_libvirt.freeze import Freeze, frozen
+from vbackup_libvirt.freeze import frozen
 from vbackup_libvirt.guard import Guard, guarded
 from vbackup_libvirt.job import BackupJob, bitmap_of, make_way, new_directory
-from vbackup_libvirt.journal import CaptureEntry, Journal
+from vbackup_libvirt.journal import CaptureEntry
+from vbackup_libvirt.memory import Memory, opened, saved
 from vbackup_libvirt.node import Machine
 from vbackup_libvirt.watch import Watch, WatchedDisk
 from vbackup_qemu.nbd import ALLOCATION, NbdClient, bitmap_context
 from vbackup_qemu.source import NbdDisk
+from vbackup_undo.journal import Journal
 
 
 @contextmanager
@@ -35,6 +38,7 @@ def capture_running(machine: Machine, request: CaptureRequest, journal: Journal[
         uuid=machine.uuid,
         scratch=str(job.scratch),
         frozen=journal.entry is not None and journal.entry.frozen,  # an earlier run could not thaw it
+        paused=journal.entry is not None and journal.entry.paused,
     )
     with (
         guarded(job) as guard,
@@ -42,18 +46,19 @@ def capture_running(machine: Machine, request: CaptureRequest, journal: Journal[
         ExitStack() as stack,
     ):
         scratch.make(machine.node, job.scratch, document.qemu_owner(live), planned.maker)
-        time, freeze, files, file_notes = _begin(planned, live, job, guard, journal)
+        moment = _begin(planned, live, job, guard, journal)
         watch = stack.enter_context(Watch(job))
         disks = [WatchedDisk(disk, watch) for disk in _open_disks(planned, job, stack)]
-        notes += [*planned.notes, *file_notes, *freeze.notes]
+        memory = stack.enter_context(opened(machine, moment.memory)) if moment.memory is not None else None
         yield OpenCapture(
             machine=description(machine, planned, live),
-            time=time,
-            quiesced=freeze.frozen,
+            time=moment.time,
+            quiesced=moment.frozen,
             disks=disks,
-            files=files,
+            memory=memory,
+            files=moment.files,
             marker=planned.marker(),
-            notes=notes,
+            notes=[*notes, *planned.notes, *moment.notes],
             verify=watch.verify,
         )
 
@@ -83,22 +88,39 @@ def _end(job: BackupJob, guard: Guard) -> None:
     guard.ended()
 
 
-def _begin(
-    planned: Plan, live: Element, job: BackupJob, guard: Guard, journal: Journal[CaptureEntry]
-) -> tuple[datetime, Freeze, dict[str, bytes], list[str]]:
-    """Start the job with the guest frozen, and read what else belongs to the moment."""
-    machine, since = planned.machine, planned.since
+@dataclass(frozen=True, slots=True)
+class _Moment:
+    """What was had at the moment of the capture."""
+
+    time: datetime
+    frozen: bool
+    memory: str | None
+    files: dict[str, bytes]
+    notes: list[str]
+
+
+def _begin(planned: Plan, live: Element, job: BackupJob, guard: Guard, journal: Journal[CaptureEntry]) -> _Moment:
+    """Start the job with the guest frozen or paused, and read what else belongs to the moment."""
+    machine, since, request = planned.machine, planned.since, planned.request
     checkpoint = None
     if planned.checkpoint is not None:
         keys = [disk.key for disk in document.disks(live)]
         checkpoint = checkpoints.describe(planned.checkpoint, planned.maker, keys, planned.tracked)
     guard.wait_ready()
-    with frozen(machine, planned.request.quiesce, guard, journal) as freeze:
+    if request.moment is not None:
+        request.moment()
+    with ExitStack() as stack:
+        memory = stack.enter_context(saved(planned, live, job, guard, journal)) if request.memory else Memory()
+        # A guest that went on from its memory with frozen file systems would stand still, and nobody would thaw it.
+        quiesce = request.quiesce if memory.path is None else Quiesce.NO
+        freeze = stack.enter_context(frozen(machine, quiesce, guard, journal))
         time = now()
         incremental = dict.fromkeys(planned.incremental, since.checkpoint) if since is not None else {}
         job.begin([d.key for d in planned.disks], incremental, checkpoint)
         files, notes = state.read(machine.node, machine.uuid, live)
-    return time, freeze, files, notes
+    if memory.path is not None and request.quiesce is not Quiesce.NO:
+        notes.append("the guest was not frozen: its memory is of the same moment as its disks")
+    return _Moment(time, freeze.frozen, memory.path, files, [*notes, *memory.notes, *freeze.notes])
 
 
 def _open_disks(planned: Plan, job: BackupJob, stack: ExitStack) -> Iterator[NbdDisk]:

@@ -9,8 +9,8 @@ from pathlib import PurePosixPath
 
 from vbackup.api import NoSpace
 from vbackup_libvirt.job import MAKER_FILE
-from vbackup_libvirt.maker import Maker
 from vbackup_libvirt.node import Node
+from vbackup_undo.maker import Maker
 
 _MOST = 8 << 30
 _SHARE = 20
@@ -31,13 +31,17 @@ def require_room(node: Node, machine: str, size: int) -> None:
 
     It is a twentieth of the disks, 8 GiB at most, and the reserve. While the capture lasts the space is watched.
     """
-    base = node.scratch
-    while not node.host.exists(base.as_posix()):
-        base = base.parent
-    free = node.host.free_bytes(base.as_posix())
-    needed = node.options.scratch_reserve + min(size // _SHARE, _MOST)
+    free, needed = room(node, size)
     if free < needed:
         hint = "free space there, or set `scratch` to another directory"
         raise NoSpace(
             f"{machine}: {free} bytes are free in {node.scratch}, {needed} are needed for scratch files", hint=hint
         )
+
+
+def room(node: Node, size: int) -> tuple[int, int]:
+    """Return the bytes that are free for scratch files, and those that `require_room` wants to be."""
+    base = node.scratch
+    while not node.host.exists(base.as_posix()):
+        base = base.parent
+    return node.host.free_bytes(base.as_posix()), node.options.scratch_reserve + min(size // _SHARE, _MOST)

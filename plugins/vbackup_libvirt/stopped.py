@@ -19,13 +19,14 @@ from vbackup_libvirt.capture import OpenCapture, Plan, Planned, description, dis
 from vbackup_libvirt.connection import library
 from vbackup_libvirt.document import Disk
 from vbackup_libvirt.job import new_directory
-from vbackup_libvirt.journal import CaptureEntry, Journal
+from vbackup_libvirt.journal import CaptureEntry
 from vbackup_libvirt.node import Machine
 from vbackup_qemu import image
 from vbackup_qemu.image import ImageInfo, Trace
 from vbackup_qemu.nbd import ALLOCATION, NbdClient, bitmap_context
 from vbackup_qemu.server import serve
 from vbackup_qemu.source import NbdDisk
+from vbackup_undo.journal import Journal
 
 
 @contextmanager
@@ -38,6 +39,8 @@ def capture_stopped(machine: Machine, request: CaptureRequest, journal: Journal[
     tidy = partial(machine.node.host.remove_tree, str(directory))
     with undone(journal, entry, tidy, lambda: discard(planned)), ExitStack() as stack:
         scratch.make(machine.node, directory, None, planned.maker)
+        if request.moment is not None:
+            request.moment()
         _add_bitmaps(planned)
         time = now()
         disks = [_open_disk(planned, disk, Path(directory), stack) for disk in planned.disks]

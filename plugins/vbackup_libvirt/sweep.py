@@ -9,11 +9,13 @@ from vbackup.api import Marker, NotFound, VBackupError
 from vbackup_libvirt import checkpoints, document, tracking
 from vbackup_libvirt.freeze import thaw
 from vbackup_libvirt.job import BackupJob
-from vbackup_libvirt.journal import CaptureEntry, Journal
+from vbackup_libvirt.journal import CaptureEntry
 from vbackup_libvirt.node import Machine, Node
+from vbackup_libvirt.pause import resume
 from vbackup_libvirt.restore import undo
 from vbackup_libvirt.tracking import Since
 from vbackup_qemu import image
+from vbackup_undo.journal import Journal
 
 
 def sweep(node: Node, owner: str) -> list[str]:
@@ -28,7 +30,7 @@ def sweep(node: Node, owner: str) -> list[str]:
 
 
 def undo_capture(node: Node, journal: Journal[CaptureEntry]) -> list[str]:
-    """Undo what the journal of a dead capture names: the freeze, the job, the scratch files.
+    """Undo what the journal of a dead capture names: the pause, the freeze, the job, the scratch files.
 
     Where the guest's agent does not answer the entry stays, for the next time. The checkpoint is left to the next
     capture, which knows which one counts.
@@ -37,10 +39,14 @@ def undo_capture(node: Node, journal: Journal[CaptureEntry]) -> list[str]:
     if entry is None:
         return []
     machine = Machine(node, entry.machine, entry.uuid)
+    resumed = not entry.paused or resume(machine)  # first: the agent of a paused guest does not answer
     thawed = not entry.frozen or thaw(machine) is not None
     with suppress(NotFound):
         BackupJob(machine, PurePosixPath(entry.scratch)).end()
     node.host.remove_tree(entry.scratch)
+    if not resumed:
+        return [f"could not resume {entry.machine}, which a capture may have left paused: libvirt does not do it"]
+    journal.update(paused=False)
     if not thawed:
         return [f"could not thaw {entry.machine}, which a capture may have left frozen: its agent does not answer"]
     journal.update(frozen=False)

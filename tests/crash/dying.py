@@ -25,6 +25,8 @@ import libvirt_qemu
 from tests.servers.stores import registry
 from vbackup.cli.main import main
 from vbackup_qemu.host import LocalHost
+from vbackup_vsphere.stub import Stub
+from vbackup_vsphere.web import Web
 
 STORE = ("put", "get", "list", "delete", "size", "create")
 HOST = ("run", "spawn", "make_private_dir", "remove_tree", "write_file", "read_file")
@@ -35,6 +37,13 @@ LOOKS = {
     "lookupByName", "lookupByUUIDString", "checkpointLookupByName", "XMLDesc", "getXMLDesc", "backupGetXMLDesc",
     "jobInfo", "jobStats", "blockInfo", "blockJobInfo", "state", "info", "getLibVersion",
 }  # fmt: skip
+
+
+VSPHERE_LOOKS = (
+    "Retrieve", "Query", "Find", "CreateContainerView", "CreateCollector", "CreateFilter", "DestroyPropertyCollector",
+    "DestroyView", "Wait", "CurrentTime", "HasPrivilege", "Continue",
+)  # fmt: skip
+"""Of vSphere's methods those that change nothing that lasts."""
 
 
 class Counter:
@@ -82,8 +91,22 @@ class Counter:
         for cls in (libvirt.virConnect, libvirt.virDomain, libvirt.virDomainCheckpoint):
             methods = [name for name in vars(cls) if not name.startswith("_") and callable(vars(cls)[name])]
             self._wrap(cls, [name for name in methods if name not in LOCAL])
+        self._watch_vsphere()
         self._wrap(libvirt, ["open", "openAuth"])
         self._wrap(libvirt_qemu, ["qemuMonitorCommand"])
+
+    def _watch_vsphere(self) -> None:
+        self._wrap(Web, ["send"])
+        invoke = Stub.InvokeMethod
+
+        def invoked(stub: Stub, target: Any, method: Any, *args: Any, **kwargs: Any) -> Any:
+            self.tick()
+            result = invoke(stub, target, method, *args, **kwargs)
+            if not method.wsdlName.startswith(VSPHERE_LOOKS):
+                self.tick()
+            return result
+
+        Stub.InvokeMethod = invoked
 
     def _wrap(self, owner: Any, names: Any) -> None:
         for name in names:

@@ -19,6 +19,7 @@ from tests.lab.fixtures import GuestFactory
 from tests.lab.guest import Guest
 from tests.lab.libvirtd import until
 from tests.servers.stores import MakeStore, Store
+from tests.vcsim.simulator import Simulator
 
 SIZE = 8 << 20
 
@@ -172,12 +173,46 @@ class LibvirtStage(Stage):
         return [*found, *(str(path) for path in scratch.glob("*"))]
 
 
+class VsphereStage(Stage):
+    """A machine of the simulated vCenter, with a snapshot of its owner's."""
+
+    def __init__(self, tmp_path: Path, store: Store, simulator: Simulator) -> None:
+        self.simulator = simulator
+        simulator.add_vm("machine", disks=[SIZE])
+        simulator.snapshot("machine", "vbackup-not-ours")
+        super().__init__(
+            tmp_path, store, json.dumps({"type": "vsphere", **simulator.options(tracking="enable", read=["nfc"])})
+        )
+
+    def fill(self, pattern: int) -> None:
+        self.simulator.guest_write("machine", 0, pattern * 65536 % SIZE, bytes([pattern]) * 65536)
+
+    def exists(self, name: str) -> bool:
+        return any(vm["name"] == name for vm in self.simulator.state()["vms"])
+
+    def remove(self, name: str) -> None:
+        self.simulator.destroy(name)
+
+    def leftovers(self) -> list[str]:
+        found = self.simulator.state()
+        snapshots = [one["name"] for one in found["snapshots"].get("machine", [])]
+        strange = [vm["name"] for vm in found["vms"] if vm["name"] not in {"machine", "again"}]
+        return [
+            *super().leftovers(),
+            *(set(snapshots) ^ {"vbackup-not-ours"}),
+            *found["consolidation_needed"],
+            *strange,
+        ]
+
+
 @pytest.fixture
 def stage(request: pytest.FixtureRequest, tmp_path: Path, make_store: MakeStore) -> Iterator[Stage]:
     """A machine on a store: ``image/local`` and the like."""
     hypervisor, kind = request.param.split("/")
     if hypervisor == "image":
         made: Stage = ImageStage(tmp_path, make_store(kind))
+    elif hypervisor == "vsphere":
+        made = VsphereStage(tmp_path, make_store(kind), request.getfixturevalue("make_vcsim")(vm=0))
     else:
         made = LibvirtStage(tmp_path, make_store(kind), request.getfixturevalue("make_guest"))
     made.run.fine("init")
@@ -191,9 +226,10 @@ EVERY = [
     ("image/iscsi", "store", 17),  # each command takes seconds to make sure that no other host has the LUN
 ]
 """Which stages die at which kind of operation, and how many operations lie between two deaths."""
+VSPHERE = "vsphere/local", "hypervisor"
 
 
-@pytest.mark.parametrize(("stage", "kind", "step"), EVERY, indirect=["stage"])
+@pytest.mark.parametrize(("stage", "kind", "step"), [*EVERY, (*VSPHERE, 7)], indirect=["stage"])
 def test_the_first_backup_may_die_at_any_operation(stage: Stage, kind: str, step: int) -> None:
     """Nothing may come of it but garbage, and the next run is well."""
     stage.fill(1)
@@ -207,7 +243,7 @@ def test_the_first_backup_may_die_at_any_operation(stage: Stage, kind: str, step
     assert stage.leftovers() == []
 
 
-@pytest.mark.parametrize(("stage", "kind", "step"), EVERY, indirect=["stage"])
+@pytest.mark.parametrize(("stage", "kind", "step"), [*EVERY, (*VSPHERE, 1)], indirect=["stage"])
 def test_a_later_backup_may_die_at_any_operation(stage: Stage, kind: str, step: int) -> None:
     """After each death the points before are whole, the next run is well, and nothing of ours is left."""
     stage.fill(1)
@@ -228,7 +264,7 @@ def test_a_later_backup_may_die_at_any_operation(stage: Stage, kind: str, step: 
     stage.run.fine("verify")
 
 
-@pytest.mark.parametrize(("stage", "kind", "step"), EVERY, indirect=["stage"])
+@pytest.mark.parametrize(("stage", "kind", "step"), [*EVERY, (*VSPHERE, 1)], indirect=["stage"])
 def test_a_restore_may_die_at_any_operation(stage: Stage, kind: str, step: int) -> None:
     """After each death the same restore succeeds without help."""
     stage.fill(1)
@@ -244,4 +280,4 @@ def test_a_restore_may_die_at_any_operation(stage: Stage, kind: str, step: int) 
     assert at > 5
     stage.remove("again")
     assert stage.leftovers() == []
-    assert list((stage.tmp_path / "restored").iterdir()) == []
+    assert list((stage.tmp_path / "restored").glob("*")) == []

@@ -14,6 +14,7 @@ import socket
 from pathlib import Path
 
 CLONE_NEWNS = 0x00020000
+MS_RDONLY, MS_REMOUNT = 0x1, 0x20
 MS_BIND, MS_REC, MS_PRIVATE = 0x1000, 0x4000, 0x40000
 MNT_DETACH = 2
 
@@ -28,6 +29,7 @@ DIRECTORIES = (
 )
 
 
+KVM = Path("/dev/kvm")
 LOCK = Path("/run/vbackup-lab.lock")
 SAVED = ".before-vbackup-lab"
 
@@ -67,7 +69,17 @@ def enter(root: Path) -> int | None:
     for path in DIRECTORIES:
         Path(path).mkdir(parents=True, exist_ok=True)
         _mount(str(_over(root, path)), path, MS_BIND)
+    _hide_kvm(root)
     return None
+
+
+def _hide_kvm(root: Path) -> None:
+    """Have libvirt find no KVM, whatever the machine has: in virtual machines it often is there and does not work."""
+    if KVM.exists():
+        (root / "no-kvm").touch()
+        _mount(str(root / "no-kvm"), str(KVM), MS_BIND)
+        # Only where it may not be written to libvirt takes it for missing; access(2) tells root so of no other file.
+        _mount("none", str(KVM), MS_BIND | MS_REMOUNT | MS_RDONLY)
 
 
 def leave(root: Path) -> None:
@@ -75,7 +87,7 @@ def leave(root: Path) -> None:
     if Path(DIRECTORIES[0]).is_symlink() and Path(DIRECTORIES[0]).readlink() == _over(root, DIRECTORIES[0]):
         _unlink()
     else:
-        for path in DIRECTORIES:
+        for path in (*DIRECTORIES, str(KVM)):
             _libc.umount2(path.encode(), MNT_DETACH)
 
 

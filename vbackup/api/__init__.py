@@ -5,6 +5,7 @@ Names are stable within one `API_VERSION`.
 
 from vbackup.api import clock
 from vbackup.api.codec import Codec, CodecContext
+from vbackup.api.command import CommandContext
 from vbackup.api.doctor import Finding, Level
 from vbackup.api.errors import (
     AccessDenied,
@@ -93,6 +94,7 @@ __all__ = [
     "ClockOffset",
     "Codec",
     "CodecContext",
+    "CommandContext",
     "ConfigError",
     "Corrupt",
     "Damage",

@@ -13,11 +13,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One machine's work in a job: plain values only, so that it can travel."""
+    """One machine's work in a job, or that of a whole group: plain values only, so that it can travel."""
 
     job: str
     hypervisor: str
     machine: str
+    group: str = ""
+    """The group whose machines are captured together; then the two above are empty. It takes one turn, and threads of
+    its own for its machines."""
 
 
 class Executor(Protocol):

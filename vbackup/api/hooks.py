@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import pluggy
 
@@ -12,6 +12,9 @@ from vbackup.api.executor import Executor
 from vbackup.api.hypervisor import Hypervisor
 from vbackup.api.target import Target
 from vbackup.api.transport import Transport
+
+if TYPE_CHECKING:
+    import click
 
 API_VERSION = 1
 """Raised when a change breaks plugins; a plugin may state ``VBACKUP_API_VERSION`` to be refused politely."""
@@ -24,7 +27,7 @@ Role_contra = TypeVar("Role_contra", contravariant=True)
 
 
 class Register(Protocol[Role_contra]):
-    """Registers one class; called by a plugin once for each."""
+    """Registers one class (or command); called by a plugin once for each."""
 
     def __call__(self, cls: Role_contra, /) -> None:
         """Register ``cls``. Raises `PluginError` when its name is taken or it is not of the role."""
@@ -52,6 +55,13 @@ class Hooks:
     @hookspec
     def vbackup_register_executors(self, register: Register[type[Executor]]) -> None:
         """Call ``register(cls)`` for each executor class."""
+
+    @hookspec
+    def vbackup_register_commands(self, register: Register[click.Command]) -> None:
+        """Call ``register(command)`` for each command or group of `click` that ``vbackup NAME`` shall find.
+
+        See `vbackup.api.command`. The name is `click.Command.name`: lower-case, and none of vbackup's own.
+        """
 
     @hookspec
     def vbackup_job_started(self, event: JobStarted) -> None:

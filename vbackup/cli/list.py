@@ -13,7 +13,7 @@ from vbackup.cli.state import State, json_option
 @json_option
 @click.pass_obj
 def command(state: State, machine: str | None) -> int:
-    """List restore points, oldest first, of MACHINE or of all."""
+    """List restore points, oldest first, of MACHINE, of @group or of all."""
     with state.site() as site:
         from vbackup.cli import points
         from vbackup.jobs.points import list_damaged, list_points

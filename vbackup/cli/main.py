@@ -19,40 +19,27 @@ from vbackup import __version__
 from vbackup.cli import output
 from vbackup.cli.signals import Stopped, stop_signals
 from vbackup.cli.state import State, json_option
+from vbackup.commands import COMMANDS
 
 OK, FAILED, USAGE, WARNINGS = 0, 1, 2, 3
-COMMANDS = (
-    "init",
-    "run",
-    "list",
-    "show",
-    "restore",
-    "verify",
-    "check",
-    "copy",
-    "delete",
-    "protect",
-    "unprotect",
-    "prune",
-    "key",
-    "transport",
-    "doctor",
-    "plugins",
-    "schema",
-)
 
 
 class Commands(click.Group):
-    """Finds each command in the module of its name, when it is asked for."""
+    """Finds each command in the module of its name when it is asked for, and any other among the plugins'.
+
+    Plugins are only loaded for a name that is not ours: the help, and each of our commands, begins without them.
+    """
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
-        """All names, in the order of a user's day."""
+        """Our own names, in the order of a user's day."""
         return list(COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import the command, or return None for a name that is not one."""
         if cmd_name not in COMMANDS:
-            return None
+            from vbackup.cli import strangers
+
+            return strangers.commands(ctx).get(cmd_name)
         command: click.Command = importlib.import_module(f"vbackup.cli.{cmd_name}").command
         return command
 
@@ -61,27 +48,37 @@ class Commands(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the command that ``args`` begin with, or suggest the nearest."""
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
-            import difflib
+            from vbackup.cli import strangers
 
-            near = difflib.get_close_matches(args[0], COMMANDS, n=1)
-            ctx.fail(f"No such command {args[0]!r}." + (f" Did you mean {near[0]!r}?" if near else ""))
+            names = strangers.commands(ctx)
+            if args[0] not in names:
+                import difflib
+
+                near = difflib.get_close_matches(args[0], (*COMMANDS, *names), n=1)
+                ctx.fail(f"No such command {args[0]!r}." + (f" Did you mean {near[0]!r}?" if near else ""))
         return super().resolve_command(ctx, args)
 
 
 @click.command(
     cls=Commands,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Exit codes: 0 all done, 1 something failed, 2 usage or configuration, 3 done with warnings.",
+    epilog="Exit codes: 0 all done, 1 something failed, 2 usage or configuration, 3 done with warnings. "
+    "Plugins bring more commands: `vbackup plugins` lists them.",
 )
 @click.option("-c", "--config", type=click.Path(path_type=Path), metavar="FILE", help="The configuration file.")
 @click.option("-v", "--verbose", count=True, help="Say more of what is done; twice for all of it.")
 @json_option
 @click.version_option(__version__, prog_name="vbackup", message="%(prog)s %(version)s")
-@click.pass_obj
-def cli(state: State, config: Path | None, verbose: int) -> None:
+@click.pass_context
+def cli(context: click.Context, config: Path | None, verbose: int) -> None:
     """Back up and restore virtual machines."""
+    state = context.ensure_object(State)
     state.config = config
     output.start_logging(verbose)
+    if context.invoked_subcommand not in COMMANDS:
+        from vbackup.cli import strangers
+
+        context.obj = strangers.Context(state, context)
 
 
 def main() -> None:
@@ -102,6 +99,9 @@ def execute(args: Sequence[str]) -> int:
         return exit_.exit_code
     except click.UsageError as error:
         return _usage(error, as_json=state.json or "--json" in args)
+    except click.ClickException as error:
+        _tell(state, "usage" if error.exit_code == USAGE else "error", error.format_message(), "")
+        return error.exit_code
     except Stopped as stopped:
         _tell(state, "interrupted", f"stopped by {stopped.name}", "")
         return 128 + stopped.number

@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 @json_option
 @click.pass_obj
 def command(state: State, names: tuple[str, ...]) -> int:
-    """Back up the machines of JOBs, or only some MACHINEs of them (hypervisor:glob); all jobs without any."""
+    """Back up the machines of JOBs, or only some of them; all jobs without any.
+
+    A MACHINE is a name with * and ?, hypervisor:name, hypervisor:/folder/name, hypervisor:label=value or @group.
+    """
     from vbackup.cli.progress import for_run
     from vbackup.jobs.run import run
 

@@ -19,7 +19,7 @@ def command(state: State, point: str) -> int:
     with state.site() as site:
         from vbackup.api import WrongKey
         from vbackup.cli import points
-        from vbackup.jobs.points import describe, find_point
+        from vbackup.jobs.points import captured_with, describe, find_point
         from vbackup.jobs.protect import protections
 
         found = find_point(site, point)
@@ -29,7 +29,7 @@ def command(state: State, point: str) -> int:
         except WrongKey as error:  # a key that only writes sees all but what the machine was like
             output.warning(f"the machine's description is left out: {error.message}")
             machine = None
-        shown = points.details(found, machine, reason)
+        shown = points.details(found, machine, reason, captured_with(site, found.point))
     if state.json:
         output.document(shown)
     else:
@@ -43,6 +43,11 @@ def _print(shown: dict[str, Any]) -> None:
     output.write(f"machine        {shown['machine']} on {shown['hypervisor']} ({shown['hypervisor_type']})")
     output.write(f"target         {shown['target']}")
     output.write(f"time           {shown['time']}, in {output.duration(shown['seconds'])}")
+    if shown["group"]:
+        apart = "" if shown["together"] else ", captured apart from the others"
+        output.write(f"group          {shown['group']}{apart}")
+    for other in shown["captured_with"]:
+        output.write(f"{'':15}with {other['machine']} of {other['time']} ({other['id'][:8]})")
     output.write(f"file systems   {'frozen' if shown['quiesced'] else 'not frozen (crash-consistent)'}")
     if machine:
         output.write(f"hardware       {machine['cpus']} CPUs, {output.size(machine['memory'])}, {machine['firmware']}")
@@ -50,9 +55,14 @@ def _print(shown: dict[str, Any]) -> None:
         output.write(f"protected      {shown['protected_reason'] or 'yes'}")
     if shown["files"]:
         output.write(f"files          {', '.join(shown['files'])}")
+    if shown["memory"]:
+        output.write(f"memory         {output.size(shown['memory']['size'])}: {_amounts(shown['memory'])}")
     for disk in shown["disks"]:
-        amounts = ", ".join(f"{output.size(disk[name])} {name}" for name in ("read", "changed", "stored"))
-        output.write(f"disk {disk['key']:<9} {output.size(disk['size'])} {disk['format']}: {amounts}")
+        output.write(f"disk {disk['key']:<9} {output.size(disk['size'])} {disk['format']}: {_amounts(disk)}")
         output.write(f"{'':15}{'read in full: ' + disk['full_reason'] if disk['full_reason'] else 'read what changed'}")
     for warning in shown["warnings"]:
         output.write(f"warning        {warning}")
+
+
+def _amounts(disk: dict[str, Any]) -> str:
+    return ", ".join(f"{output.size(disk[name])} {name}" for name in ("read", "changed", "stored"))

@@ -25,12 +25,15 @@ class State:
     json: bool = False
     on_stop: list[Callable[[], None]] = field(default_factory=list)
     """What makes threads end their work: called, from a thread, when we are asked to stop."""
+    _registry: Registry | None = None
 
     def registry(self) -> Registry:
-        """Load the plugins. Raises: `PluginError`."""
-        from vbackup.registry import Registry
+        """Load the plugins, once. Raises: `PluginError`."""
+        if self._registry is None:
+            from vbackup.registry import Registry
 
-        return Registry.load()
+            self._registry = Registry.load()
+        return self._registry
 
     @contextmanager
     def site(self, registry: Registry | None = None) -> Iterator[Site]:

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from vbackup.api import ConfigError
 from vbackup.config.build import model
 from vbackup.config.document import Document, Place, Problem, dotted, failed, read
+from vbackup.config.groups import doubled_members
 from vbackup.config.models import Config
 from vbackup.config.problems import explain, suggestion
 from vbackup.config.references import unknown_references
@@ -48,7 +49,7 @@ def load(path: Path, registry: Registry) -> Config:
     if not isinstance(document.data, dict):
         raise failed(document.name, [Problem(Place(1, 1), "", "the file must be a mapping of sections (targets: ...)")])
     config, problems = _validate(document, registry)
-    problems += unknown_references(document) + _without_files(document, registry)
+    problems += unknown_references(document) + doubled_members(document) + _without_files(document, registry)
     if problems or config is None:
         raise failed(document.name, problems)
     return config

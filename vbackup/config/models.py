@@ -17,17 +17,20 @@ from pydantic import (
 )
 
 from vbackup.api import Options, Quiesce, SecretRef
+from vbackup.config.groups import GroupEntry
 from vbackup.config.timezones import checked
+from vbackup.config.words import YesNo
 from vbackup.config.wrapping import Wrapping
 
 ALIAS = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
-SELECTOR = r"^!?[A-Za-z0-9][A-Za-z0-9._-]{0,63}:[^\x00-\x1f\x7f]+$"
+_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
+SELECTOR = rf"^!?({_NAME}:[^\x00-\x1f\x7f]+|@{_NAME})$"
 
 Alias = Annotated[str, StringConstraints(pattern=ALIAS)]
 """The name of an entry."""
 
 Selector = Annotated[str, StringConstraints(pattern=SELECTOR)]
-"""``hypervisor:glob``; a leading ``!`` leaves out what it matches."""
+"""``hypervisor:what`` (see `vbackup.jobs.selectors`) or ``@group``; a leading ``!`` leaves out what it matches."""
 
 Count = Annotated[int, Strict(), Field(ge=0)]
 
@@ -78,7 +81,11 @@ class Keep(Options):
 class JobEntry(Options):
     """Which machines go where."""
 
-    machines: tuple[Selector, ...] = Field(min_length=1, description="hypervisor:glob; a leading ! leaves out")
+    machines: tuple[Selector, ...] = Field(
+        min_length=1,
+        description="hypervisor:name with * and ?, hypervisor:/folder/name, "
+        "hypervisor:label=value or @group; a leading ! leaves out",
+    )
     target: Alias = Field(description="the alias of an entry under targets")
     copies: tuple[Alias, ...] = Field(
         default=(),
@@ -90,7 +97,13 @@ class JobEntry(Options):
         BeforeValidator(_quiesce),
         WithJsonSchema({"enum": ["yes", "no", "try", True, False]}),
     ] = Field(default=Quiesce.TRY, description="freeze the guest's file systems: yes (or fail), no, try")
-    parallel: Annotated[int, Strict(), Field(ge=1, le=256)] = Field(default=2, description="machines at once")
+    memory: YesNo = Field(
+        default=False, description="keep the memory of running machines, too: yes, no; a restored one goes on from it"
+    )
+    parallel: Annotated[int, Strict(), Field(ge=1, le=256)] = Field(
+        default=2,
+        description="machines at once; all of a group are captured at once, and copied so many at a time",
+    )
     keep: Keep | None = Field(
         default=None,
         description="which points of this job stay, in its target and where they are copied to; all without it. "
@@ -117,4 +130,5 @@ class Config(Options):
     hypervisors: Mapping[Alias, Entry] = Field(default_factory=dict)
     transports: Mapping[Alias, Entry] = Field(default_factory=dict)
     targets: Mapping[Alias, TargetEntry] = Field(default_factory=dict)
+    groups: Mapping[Alias, GroupEntry] = Field(default_factory=dict)
     jobs: Mapping[Alias, JobEntry] = Field(default_factory=dict)

@@ -9,11 +9,14 @@ from typing import Any
 from pydantic_core import ErrorDetails
 
 from vbackup.config.document import Document, Path_, Place, Problem, dotted
+from vbackup.config.groups import MEMBER
 from vbackup.config.models import ALIAS, SELECTOR
 
 _PATTERNS = {
     ALIAS: "a name is letters, digits and . _ - (64 at most, beginning with a letter or digit)",
-    SELECTOR: "must be hypervisor:machine with * as in 'lab:web-*', or one such with ! before it to leave out",
+    SELECTOR: "must be hypervisor:machine with * as in 'lab:web-*', or one such with ! before it to leave out; "
+    "or one of 'lab:/folder/*', 'lab:label=value', '@group'",
+    MEMBER: "must be the name of one machine as in 'lab:web', without * and ?",
 }
 _WORDS = {
     "dict_type": "must be a mapping",

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from vbackup.config.document import Document, Path_, Problem, dotted
+from vbackup.config.groups import members
 from vbackup.config.problems import suggestion
 
 
@@ -29,17 +30,25 @@ def _references(data: Any) -> Iterator[tuple[Path_, str, str]]:
         if isinstance(target, dict) and isinstance(target.get("transport"), str):
             yield ("targets", name, "transport"), "transports", target["transport"]
     for name, job in _mapping(data, "jobs").items():
-        if not isinstance(job, dict):
-            continue
-        if isinstance(job.get("target"), str):
-            yield ("jobs", name, "target"), "targets", job["target"]
-        for index, alias in enumerate(_list(job, "copies")):
-            if isinstance(alias, str):
-                yield ("jobs", name, "copies", index), "targets", alias
-        for index, selector in enumerate(_list(job, "machines")):
-            if isinstance(selector, str) and ":" in selector:
-                alias = selector.removeprefix("!").partition(":")[0]
-                yield ("jobs", name, "machines", index), "hypervisors", alias
+        if isinstance(job, dict):
+            yield from _references_of_job(("jobs", name), job)
+    for path, machine in members(data):
+        if ":" in machine:
+            yield path, "hypervisors", machine.partition(":")[0]
+
+
+def _references_of_job(path: Path_, job: dict[str, Any]) -> Iterator[tuple[Path_, str, str]]:
+    if isinstance(job.get("target"), str):
+        yield (*path, "target"), "targets", job["target"]
+    for index, alias in enumerate(_list(job, "copies")):
+        if isinstance(alias, str):
+            yield (*path, "copies", index), "targets", alias
+    for index, selector in enumerate(_list(job, "machines")):
+        what = selector.removeprefix("!") if isinstance(selector, str) else ""
+        if what.startswith("@") and len(what) > 1:
+            yield (*path, "machines", index), "groups", what[1:]
+        elif ":" in what:
+            yield (*path, "machines", index), "hypervisors", what.partition(":")[0]
 
 
 def _mapping(data: Any, key: str) -> dict[str, Any]:

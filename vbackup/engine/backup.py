@@ -10,6 +10,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 from pydantic import ValidationError
@@ -31,6 +32,11 @@ from vbackup.api import (
 )
 from vbackup.engine.copy import NO_BASE, DiskCopy
 from vbackup.engine.parallel import Stop, side_by_side
+from vbackup.engine.together import Member
+
+MEMORY = "memory"
+"""The key of `Capture.memory`, which no disk of the same capture may have."""
+MEMORY_IN_FULL = "memory is always read in full"
 
 
 @dataclass(frozen=True)
@@ -53,17 +59,23 @@ class BackUp:
     quiesce: Quiesce
     stop: threading.Event
     report: Callable[[DiskProgress], None]
+    memory: bool = False
+    member: Member | None = None
+    """Its part in a group that is captured together."""
 
     def run(self, machine: MachineRef, previous: Point | None) -> Made:
         """Make a restore point of a machine; ``previous`` is its newest one in the same target."""
         self.writer.check()
         began = time.monotonic()
-        request = CaptureRequest(self.owner, previous.marker if previous else None, self.quiesce)
+        since = previous.marker if previous else None
+        moment = self.member.moment if self.member else None
+        request = CaptureRequest(self.owner, since, self.quiesce, memory=self.memory, moment=moment)
         point: Point | None = None
         leftovers: list[str] = []
         try:
             with self.hypervisor.capture(machine.name, request) as capture:
-                disks = self._copy(capture, previous)
+                with self._turn():
+                    disks = self._copy(capture, previous)
                 capture.check()
                 made = self._point(capture, disks, previous, time.monotonic() - began)
                 self.writer.commit(made, capture.machine)
@@ -76,6 +88,12 @@ class BackUp:
             raise PluginError(f"the hypervisor plugin swallowed an error while {machine.name} was captured")
         return Made(point, (*leftovers, *self._settle(machine, point)))
 
+    def _turn(self) -> AbstractContextManager[None]:
+        if self.member is None:
+            return nullcontext()
+        self.member.captured()
+        return self.member.turn()
+
     def _copy(self, capture: Capture, previous: Point | None) -> list[PointDisk]:
         stop = Stop(self.stop)
         formats = {disk.key: disk.format for disk in capture.machine.disks}
@@ -85,15 +103,32 @@ class BackUp:
             disk_format = formats.get(source.key, "raw")
             return DiskCopy(source, disk_format, bases.get(source.key), self.writer, stop, self.report).run
 
-        return side_by_side([copy(source) for source in capture.disks], stop)
+        work = [copy(source) for source in capture.disks]
+        memory = self._memory(capture)
+        if memory is not None:
+
+            def copy_memory() -> PointDisk:
+                copied = DiskCopy(memory, "raw", None, self.writer, stop, self.report).run()
+                return copied.model_copy(update={"is_memory": True, "full_reason": MEMORY_IN_FULL})
+
+            work.append(copy_memory)
+        return side_by_side(work, stop)
+
+    def _memory(self, capture: Capture) -> SourceDisk | None:
+        memory = capture.memory if self.memory else None
+        if memory is not None and (memory.key != MEMORY or MEMORY in {disk.key for disk in capture.disks}):
+            raise PluginError(f"{capture.machine.name}: the hypervisor plugin's key {memory.key!r} is not the memory's")
+        return memory
 
     def _point(self, capture: Capture, disks: list[PointDisk], previous: Point | None, seconds: float) -> Point:
         files: dict[Key, dict[str, object]] = {n: self.writer.file(data) for n, data in capture.files.items()}
         reread = [
             f"disk {disk.key} was read in full: {disk.full_reason}"
             for disk in disks
-            if disk.full_reason and previous is not None and _unexpected(disk, previous)
+            if disk.full_reason and not disk.is_memory and previous is not None and _unexpected(disk, previous)
         ]
+        member = self.member
+        apart = member.notes() if member else ()
         try:
             return Point(
                 id=uuid.uuid4().hex,
@@ -102,6 +137,8 @@ class BackUp:
                 hypervisor_type=self.hypervisor.name,
                 machine_id=capture.machine.id,
                 job=self.job,
+                group=member.group if member else "",
+                together=member.together if member else "",
                 time=capture.time,
                 sequence=previous.sequence + 1 if previous else 1,
                 seconds=round(seconds, 3),
@@ -109,7 +146,7 @@ class BackUp:
                 files=files,
                 quiesced=capture.quiesced,
                 marker=capture.marker,
-                warnings=(*capture.notes, *self.writer.notes, *reread),
+                warnings=(*capture.notes, *apart, *self.writer.notes, *reread),
             )
         except ValidationError as error:
             raise PluginError(

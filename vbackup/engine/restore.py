@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from vbackup.api import (
@@ -12,12 +13,13 @@ from vbackup.api import (
     Hypervisor,
     Interrupted,
     Kind,
+    PluginError,
     Point,
     Range,
+    Restoration,
     RestoreDisk,
     RestoreRequest,
     Run,
-    SinkDisk,
     Target,
     split,
 )
@@ -35,6 +37,33 @@ class Restored:
 
 
 @dataclass(frozen=True)
+class Plan:
+    """What a restore would write, and what it could not put back as it was."""
+
+    disks: tuple[RestoreDisk, ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """A restoration that is open, and what is written to it."""
+
+    restoration: Restoration
+    disks: Sequence[RestoreDisk]
+    notes: Sequence[str]
+    """Ours, beside those of the plugin."""
+
+    @property
+    def all_notes(self) -> tuple[str, ...]:
+        """Those there are by now."""
+        return (*self.notes, *self.restoration.notes)
+
+
+def _unheard(notes: Sequence[str]) -> None:
+    """Nobody listens."""
+
+
+@dataclass(frozen=True)
 class Restore:
     """How to restore: from which target to which hypervisor. ``report(disk, done, size)`` counts bytes of disk."""
 
@@ -42,22 +71,51 @@ class Restore:
     hypervisor: Hypervisor
     stop: threading.Event
     report: Callable[[str, int, int], None]
+    announce: Callable[[Sequence[str]], None] = _unheard
+    """Hears what cannot be put back as it was, once, before a byte is written."""
 
-    def run(self, point: Point, request: RestoreRequest) -> Restored:
-        """Put ``point`` back as ``request`` says."""
-        chosen = [disk for disk in point.disks if not request.disks or disk.key in request.disks]
+    def run(self, point: Point, request: RestoreRequest, *, memory: bool = True) -> Restored:
+        """Put ``point`` back as ``request`` says; without ``memory`` it starts afresh."""
+        with self._opened(point, request, memory=memory) as opened:
+            written = self._write(point, opened)
+            result = opened.restoration.finish()
+            return Restored(result, written, opened.all_notes)
+
+    def rehearse(self, point: Point, request: RestoreRequest, *, memory: bool = True) -> Plan:
+        """Do all that comes before the first byte, announcement included, and undo it."""
+        with self._opened(point, request, memory=memory) as opened:
+            return Plan(tuple(opened.disks), opened.all_notes)
+
+    @contextmanager
+    def _opened(self, point: Point, request: RestoreRequest, *, memory: bool) -> Iterator[_Opened]:
+        wanted, notes = self._wanted(point, request, memory=memory)
         files: Mapping[str, bytes] = {}
         if not request.disks:
             files = {name: self.target.file(point, name) for name in point.files}
-        wanted = [RestoreDisk(disk.key, disk.size, disk.format) for disk in chosen]
         description = self.target.description(point)
         with self.hypervisor.restore(description, wanted, files, request) as restoration:
-            written = self._write(point, wanted, restoration.disks)
-            result = restoration.finish()
-            return Restored(result, written, tuple(restoration.notes))
+            sinks = restoration.disks
+            missing = [disk.key for disk in wanted if disk.key not in sinks and not disk.is_memory]
+            if missing:
+                raise PluginError(f"the hypervisor plugin takes no disk {', '.join(missing)} of {point.machine}")
+            opened = _Opened(restoration, [disk for disk in wanted if disk.key in sinks], notes)
+            self.announce(opened.all_notes)
+            yield opened
 
-    def _write(self, point: Point, disks: Sequence[RestoreDisk], sinks: Mapping[str, SinkDisk]) -> int:
+    def _wanted(self, point: Point, request: RestoreRequest, *, memory: bool) -> tuple[list[RestoreDisk], list[str]]:
+        disks = [
+            RestoreDisk(disk.key, disk.size, disk.format, disk.is_memory)
+            for disk in point.disks
+            if (disk.key in request.disks if request.disks else memory or not disk.is_memory)
+        ]
+        if request.disks or self.hypervisor.name == point.hypervisor_type or not any(disk.is_memory for disk in disks):
+            return disks, []
+        note = f"the memory is left out, as only a hypervisor of type {point.hypervisor_type} can go on from it"
+        return [disk for disk in disks if not disk.is_memory], [f"{note}: the machine starts afresh"]
+
+    def _write(self, point: Point, opened: _Opened) -> int:
         stop = Stop(self.stop)
+        sinks = opened.restoration.disks
 
         def write(disk: RestoreDisk) -> Callable[[], int]:
             source = _DiskSource(self.target, point, disk, stop, self.report)
@@ -68,7 +126,7 @@ class Restore:
 
             return work
 
-        return sum(side_by_side([write(disk) for disk in disks], stop))
+        return sum(side_by_side([write(disk) for disk in opened.disks], stop))
 
 
 class _DiskSource:

@@ -48,6 +48,8 @@ def _installed(registry: Registry) -> list[Finding]:
     findings: list[Finding] = []
     with tempfile.TemporaryDirectory(prefix="vbackup-doctor-") as directory:
         for name, cls in registry.hypervisors.items():
+            if any(each.is_required() for each in cls.options.model_fields.values()):
+                continue
             context = HypervisorContext(name, Path(directory))
             findings += _ask(f"hypervisor type {name}", partial(_check, partial(_with_defaults, cls, context)))
     return findings

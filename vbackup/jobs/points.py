@@ -45,7 +45,7 @@ class VerifyReport:
 
 
 def list_points(site: Site, machine: str | None = None, target: str | None = None) -> list[Found]:
-    """Return all points, of one machine or in one target if it is named, oldest first.
+    """Return all points, of one machine (or ``@group``) or in one target if it is named, oldest first.
 
     A target that cannot be read is logged and left out, as long as another one can: at three in the morning the
     copy that is there counts. Raises: what the first target raised when none can be read.
@@ -55,6 +55,8 @@ def list_points(site: Site, machine: str | None = None, target: str | None = Non
 
 
 def _of_machine(found: Sequence[Found], machine: str) -> list[Found]:
+    if machine.startswith("@"):
+        return [f for f in found if f.point.group == machine[1:]]
     return [f for f in found if machine in (f.point.machine, f"{f.point.hypervisor}:{f.point.machine}")]
 
 
@@ -109,14 +111,28 @@ def pick(found: Sequence[Found], text: str) -> Found:
         return _by_id(found, text)
     if not when.strip():
         raise ConfigError(f"{text} has no time", hint=_HOW)
+    if name.startswith("@") or not name:
+        raise ConfigError(f"{text} stands for the points of a group, which only `restore` takes", hint=_HOW)
     points = _of_machine(found, name)
     if not points:
         raise NotFound(f"there is no restore point of {name}", hint="`vbackup list` shows all")
     if when == "latest":
         return _latest(points, text)
+    return _only(at_time(points, when), text, f"there is no restore point of {name} at {when}")
+
+
+def at_time(points: Sequence[Found], when: str) -> list[Found]:
+    """Return the points of a time as `list` shows it, or the beginning of one; see `find_point`."""
     wanted = when.strip().replace(" ", "T").upper().removesuffix("Z")
-    hits = [f for f in points if time_text(f.point.time).startswith(wanted)] or _same_moment(points, when)
-    return _only(hits, text, f"there is no restore point of {name} at {when}")
+    return [f for f in points if time_text(f.point.time).startswith(wanted)] or _same_moment(points, when)
+
+
+def captured_with(site: Site, point: Point) -> list[Point]:
+    """Return the points of the other machines of a group that are of the same capture, oldest first."""
+    if not point.together:
+        return []
+    found = {each.point.id: each.point for each in list_points(site) if each.point.together == point.together}
+    return [each for each in found.values() if each.id != point.id]
 
 
 def time_text(moment: datetime) -> str:

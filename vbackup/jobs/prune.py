@@ -20,6 +20,8 @@ from vbackup.api import (
     clock,
 )
 from vbackup.config import Config, zone
+from vbackup.jobs.moments import moments
+from vbackup.jobs.points import Found
 from vbackup.jobs.retention import Decision, decide, keep_all
 from vbackup.jobs.site import Site
 
@@ -143,4 +145,23 @@ def _decide(
             decisions += keep_all(group, f"its job {name!r} does not use this target", protected)
         else:
             decisions += decide(group, job.keep, zone(job.timezone), protected, now)
-    return decisions
+    whole = _whole(config, alias, points)
+    return [_kept_for(each, whole[each.point.id]) if each.point.id in whole else each for each in decisions]
+
+
+def _whole(config: Config, alias: str, points: Sequence[Point]) -> dict[str, str]:
+    """Return the points of each group's newest complete moment, by id, and why they stay.
+
+    When a machine of a group has failed for some time, each machine's newest points may be of no moment in common.
+    """
+    found = [Found(alias, point) for point in points]
+    stay: dict[str, str] = {}
+    for group, entry in config.groups.items():
+        newest = next((moment for moment in moments(found, group, entry) if not moment.missing), None)
+        for each in newest.points.values() if newest else ():
+            stay[each.point.id] = f"the newest complete moment of group {group}"
+    return stay
+
+
+def _kept_for(decision: Decision, reason: str) -> Decision:
+    return replace(decision, kept=True, reasons=(*(decision.reasons if decision.kept else ()), reason))

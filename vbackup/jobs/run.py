@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
 from vbackup.api import (
@@ -20,6 +21,7 @@ from vbackup.api import (
     Writer,
 )
 from vbackup.engine.backup import BackUp, Made
+from vbackup.engine.together import Member, Together
 from vbackup.jobs.copy import CopyReport, copy_job
 from vbackup.jobs.locks import locked
 from vbackup.jobs.select import Selection, select
@@ -30,6 +32,8 @@ log = logging.getLogger(__name__)
 ATTEMPTS = 2
 """A capture that was lost (a guest that powered off, a hypervisor that restarted) is made once more."""
 _PAUSE_SECONDS = 2.0
+GROUP_SECONDS = 60.0
+"""How long the machines of a group that are ready wait for the others: those may hang, and a snapshot costs."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +106,8 @@ def _job(site: Site, name: str, tasks: Sequence[Task], selection: Selection, swe
     except VBackupError as error:  # its target is of no use; those of other jobs may be
         done = {result.task for result in results}
         results = [replace(result, leftovers=(*result.leftovers, str(error))) for result in results]
-        results += [_failed(site, task, error) for task in tasks if task not in done]
+        machines = [each for task in tasks for each in selection.machines_of(task)]
+        results += [_failed(site, task, error) for task in machines if task not in done]
     return results
 
 
@@ -126,11 +131,11 @@ class _Job:
         owner = target.id
         for point in sorted(target.points(), key=lambda point: point.sequence):  # a clock may have been wrong
             self._points[point.hypervisor_type, point.machine_id] = point
-        self._sweep({task.hypervisor for task in tasks}, owner)
+        self._sweep({each.hypervisor for task in tasks for each in self.selection.machines_of(task)}, owner)
         with target.writer() as writer:
             work = _Work(self.site, job.target, owner, writer, self)
-            for _, result in self.site.executor().run(tasks, work, job.parallel):
-                self.results.append(result)
+            for _, results in self.site.executor().run(tasks, work, job.parallel):
+                self.results += results
 
     def _sweep(self, hypervisors: set[str], owner: str) -> None:
         for alias in sorted(hypervisors):
@@ -156,14 +161,40 @@ class _Work:
     writer: Writer
     job: _Job
 
-    def __call__(self, task: Task) -> MachineResult:
+    def __call__(self, task: Task) -> tuple[MachineResult, ...]:
+        return self._group(task) if task.group else (self._machine(task),)
+
+    def _group(self, task: Task) -> tuple[MachineResult, ...]:
+        """Back up the machines of a group, all at once: a thread each, whatever the job's ``parallel``."""
+        members = self.job.selection.members[task]
+        machines = {f"{each.hypervisor}:{each.machine}": each for each in members.tasks}
+        at_once = self.site.config.jobs[task.job].parallel
+        together = Together(
+            task.group, machines.keys(), members.left_out, self.site.stop, at_once=at_once, longest_wait=GROUP_SECONDS
+        )
+        parts = {name: together.member(name) for name in machines}
+        with ThreadPoolExecutor(len(machines), "group") as pool:
+            futures = {name: pool.submit(self._member, each, parts[name]) for name, each in machines.items()}
+        results = {name: future.result() for name, future in futures.items()}
+        return tuple(
+            replace(result, leftovers=(*result.leftovers, *parts[name].notes())) if result.point else result
+            for name, result in results.items()
+        )
+
+    def _member(self, task: Task, part: Member) -> MachineResult:
+        result = self._machine(task, part)
+        if result.error is not None:
+            part.leave(result.error.message)
+        return result
+
+    def _machine(self, task: Task, part: Member | None = None) -> MachineResult:
         registry = self.site.registry
         began = time.monotonic()
         registry.emit_started(JobStarted(task.job, task.hypervisor, task.machine))
         made: Made | None = None
         failure: VBackupError | None = None
         try:
-            made = self._attempts(task)
+            made = self._attempts(task, part)
         except VBackupError as error:
             failure = error
         except Exception as error:  # a plugin's own; one machine's trouble must not stop the others
@@ -181,26 +212,29 @@ class _Work:
             made.leftovers if made else (),
         )  # fmt: skip
 
-    def _attempts(self, task: Task) -> Made:
+    def _attempts(self, task: Task, part: Member | None) -> Made:
         for attempt in range(1, ATTEMPTS + 1):
             if self.site.stop.is_set():
                 raise Interrupted(f"{task.machine} was not backed up: the run was stopped")
             try:
-                return self._attempt(task, self.site.stop)
+                return self._attempt(task, self.site.stop, part)
             except VBackupError as error:
                 if not error.transient or attempt == ATTEMPTS:
                     raise
+                if part is not None:
+                    part.again()
                 log.warning("%s: %s; trying again", task.machine, error)
                 self.site.stop.wait(_PAUSE_SECONDS)
         raise AssertionError("unreachable")
 
-    def _attempt(self, task: Task, stop: threading.Event) -> Made:
+    def _attempt(self, task: Task, stop: threading.Event, part: Member | None) -> Made:
         machine = self.job.machine(task)
         hypervisor = self.site.hypervisor(task.hypervisor)
-        registry, quiesce = self.site.registry, self.site.config.jobs[task.job].quiesce
+        registry, entry = self.site.registry, self.site.config.jobs[task.job]
         back_up = BackUp(
-            hypervisor, task.hypervisor, task.job, self.owner, self.writer, quiesce, stop,
+            hypervisor, task.hypervisor, task.job, self.owner, self.writer, entry.quiesce, stop,
             lambda disk: registry.emit_progress(JobProgress(task.job, task.hypervisor, task.machine, disk)),
+            memory=entry.memory, member=part,
         )  # fmt: skip
         with locked(self.site.state_dir, self.owner, hypervisor.name, machine.id, machine.name):
             return back_up.run(machine, self.job.previous(hypervisor.name, machine))

@@ -5,22 +5,27 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pluggy
 
 from vbackup.api import API_VERSION, PluginError
 from vbackup.api.hooks import Hooks
+from vbackup.registry.commands import call, commands
 from vbackup.registry.roles import ROLES, Role
+
+if TYPE_CHECKING:
+    import click
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A plugin that was found good: a hook caller of its own, and its classes by role and name."""
+    """A plugin that was found good: a hook caller of its own, its classes by role and name, and its commands."""
 
     name: str
     hooks: pluggy.HookRelay
     classes: Mapping[str, Mapping[str, type]]
+    commands: Mapping[str, click.Command]
 
 
 def adopt(plugin: object, name: str, trace: Callable[[str], None] | None = None) -> Loaded:
@@ -38,7 +43,8 @@ def adopt(plugin: object, name: str, trace: Callable[[str], None] | None = None)
     if trace is not None:
         _trace(manager, name, trace)
     _register(manager, plugin, name)
-    return Loaded(name, manager.hook, {role.name: _collect(manager, role) for role in ROLES})
+    classes = {role.name: _collect(manager, role) for role in ROLES}
+    return Loaded(name, manager.hook, classes, commands(manager.hook))
 
 
 def _register(manager: pluggy.PluginManager, plugin: object, name: str) -> None:
@@ -74,12 +80,7 @@ def _collect(manager: pluggy.PluginManager, role: Role) -> dict[str, type]:
             raise PluginError(f"it registers two {role.name} named {name!r}")
         classes[name] = checked
 
-    try:
-        getattr(manager.hook, role.hook)(register=register)
-    except PluginError:
-        raise
-    except Exception as error:  # a stranger's code may raise anything; it must not stop the others
-        raise PluginError(f"{role.hook} raised {type(error).__name__}: {error}") from error
+    call(manager.hook, role.hook, register)
     return classes
 
 

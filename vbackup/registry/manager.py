@@ -8,7 +8,7 @@ import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from vbackup.api import (
     Codec,
@@ -25,6 +25,9 @@ from vbackup.api import (
 from vbackup.registry.loading import Loaded, adopt
 from vbackup.registry.roles import ROLES
 
+if TYPE_CHECKING:
+    import click
+
 GROUP = "vbackup"
 _log = logging.getLogger(__name__)
 
@@ -40,7 +43,7 @@ class PluginInfo:
     status: Literal["ok", "broken", "disabled"] = "ok"
     error: str = ""
     roles: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """The names it registered, by role (``codecs``: ``["zstd"]``)."""
+    """The names it registered, by role (``codecs``: ``["zstd"]``), and those of its ``commands``."""
 
 
 class Registry:
@@ -51,6 +54,7 @@ class Registry:
 
     def __init__(self) -> None:
         self._classes: dict[str, dict[str, type]] = {role.name: {} for role in ROLES}
+        self._commands: dict[str, click.Command] = {}
         self._owners: dict[tuple[str, str], str] = {}
         self._loaded: list[Loaded] = []
         self._plugins: list[PluginInfo] = []
@@ -97,6 +101,11 @@ class Registry:
         return self._classes["executors"]
 
     @property
+    def commands(self) -> Mapping[str, click.Command]:
+        """Commands of plugins by name."""
+        return self._commands
+
+    @property
     def plugins(self) -> Sequence[PluginInfo]:
         """All plugins that were found, good or not: built-in ones first, then by name."""
         return tuple(self._plugins)
@@ -137,15 +146,17 @@ class Registry:
         if info.name in {other.name for other in self._plugins}:
             raise PluginError(f"there is another plugin named {info.name!r}")
         loaded = adopt(plugin, info.name, self._trace)
-        for role, classes in loaded.classes.items():
-            for name in classes.keys() & self._classes[role].keys():
-                owner = self._owners[role, name]
-                raise PluginError(f"{role} {name!r} of plugin {info.name!r} is already that of plugin {owner!r}")
+        brings: dict[str, Mapping[str, object]] = {**loaded.classes, "commands": loaded.commands}
+        for role, names in brings.items():
+            for name in names:
+                if owner := self._owners.get((role, name)):
+                    raise PluginError(f"{role} {name!r} of plugin {info.name!r} is already that of plugin {owner!r}")
         for role, classes in loaded.classes.items():
             self._classes[role].update(classes)
-            self._owners.update({(role, name): info.name for name in classes})
+        self._commands.update(loaded.commands)
+        self._owners.update({(role, name): info.name for role, names in brings.items() for name in names})
         self._loaded.append(loaded)
-        roles = {role: sorted(classes) for role, classes in loaded.classes.items() if classes}
+        roles = {role: sorted(names) for role, names in brings.items() if names}
         self._plugins.append(_with(info, "ok", roles=roles))
 
     def _emit(self, hook: str, event: JobEvent) -> None:

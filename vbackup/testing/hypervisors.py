@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import ClassVar
@@ -30,10 +30,10 @@ from vbackup.api import (
     Range,
     RestoreDisk,
     RestoreRequest,
-    Run,
     clock,
     merge,
 )
+from vbackup.testing.restorations import FakeRestoration
 
 GRAIN = 64 << 10
 """Bytes that one bit of change tracking stands for, as in qcow2."""
@@ -74,10 +74,16 @@ class FakeMachine:
     """That of a running machine."""
     is_up: bool = True
     """Whether its agent answers."""
+    folder: str = ""
+    labels: frozenset[tuple[str, str]] = frozenset()
 
 
 class FakeHypervisor:
-    """Machines by name. ``fail_reads`` makes captures fail at that read, counted from 1."""
+    """Machines by name. ``fail_reads`` makes captures fail at that read, counted from 1.
+
+    ``before_capture`` is called with a machine's name before a capture of it waits for its moment; ``notes`` go to each
+    restoration.
+    """
 
     name: ClassVar[str] = "fake"
     options: ClassVar[type[BaseModel]] = Options
@@ -91,16 +97,24 @@ class FakeHypervisor:
         self.fail_reads: int | None = None
         self.captures = 0
         """How many captures were begun."""
+        self.before_capture: Callable[[str], None] = lambda _: None
+        self.notes: list[str] = []
+        self.started: list[str] = []
+        """The machines that were started after a restore, in that order."""
 
     def machines(self) -> list[MachineRef]:
         """List the guests; a guest's name is its identity."""
-        return [MachineRef(name, f"id-{name}", running=True) for name in self.guests]
+        return [
+            MachineRef(name, f"id-{name}", running=True, folder=guest.folder, labels=guest.labels)
+            for name, guest in self.guests.items()
+        ]
 
     @contextlib.contextmanager
     def capture(self, machine: str, request: CaptureRequest) -> Iterator[FakeCapture]:
         """Copy the guest's disks as they are now, and begin tracking."""
         if machine not in self.guests:
             raise NotFound(f"there is no machine {machine}")
+        self.before_capture(machine)
         if request.moment is not None:
             request.moment()
         self.captures += 1
@@ -134,7 +148,16 @@ class FakeHypervisor:
         name = request.name or machine.name
         if name in self.guests and not request.overwrite:
             raise AlreadyExists(f"machine {name} exists")
-        yield FakeRestoration(self, name, disks, files)
+
+        def define(written: dict[str, bytearray]) -> str:
+            memory = next((written.pop(disk.key) for disk in disks if disk.is_memory), None)
+            kept = {key: FakeDisk(data) for key, data in written.items()}
+            self.guests[name] = FakeMachine(kept, dict(files), memory=FakeDisk(memory) if memory is not None else None)
+            if request.start:
+                self.started.append(name)
+            return f"machine {name}"
+
+        yield FakeRestoration(disks, self.notes, define)
 
     def answers(self, machine: str) -> bool:
         """Whether the guest is up."""
@@ -214,43 +237,3 @@ class FakeSource:
                 if self._owner.fail_reads == 0:
                     raise CaptureLost(f"disk {self.key}: the capture is gone")
             yield Block(offset, self._data[offset : offset + length])
-
-
-class FakeRestoration:
-    """A guest being put back."""
-
-    def __init__(
-        self, owner: FakeHypervisor, name: str, disks: Sequence[RestoreDisk], files: Mapping[str, bytes]
-    ) -> None:
-        self._owner = owner
-        self._name = name
-        self._files = dict(files)
-        self.disks = {disk.key: FakeSink(disk.size) for disk in disks}
-        self._memory = next((disk.key for disk in disks if disk.is_memory), None)
-        self.notes: list[str] = []
-
-    def finish(self) -> str:
-        """Make it a guest."""
-        disks = {key: FakeDisk(sink.data) for key, sink in self.disks.items()}
-        memory = disks.pop(self._memory) if self._memory is not None else None
-        self._owner.guests[self._name] = FakeMachine(disks, self._files, memory=memory)
-        return f"machine {self._name}"
-
-
-class FakeSink:
-    """A disk being written; checks that it is covered exactly, in order."""
-
-    def __init__(self, size: int) -> None:
-        self.data = bytearray(size)
-
-    def write(self, runs: Iterable[Run]) -> None:
-        """Take the runs."""
-        position = 0
-        for offset, length, data in runs:
-            if offset != position or (data is not None and len(data) != length):
-                raise AssertionError(f"run {offset}+{length} after {position}")
-            if data is not None:
-                self.data[offset : offset + length] = data
-            position += length
-        if position != len(self.data):
-            raise AssertionError(f"runs end at {position} of {len(self.data)}")

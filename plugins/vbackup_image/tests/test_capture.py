@@ -61,6 +61,26 @@ def test_nothing_is_read_when_nothing_changed(site):
     assert site.read == 0
 
 
+def test_what_is_written_before_its_moment_is_captured(site, disk, helpers):
+    def moment():
+        helpers.qemu_io(disk, f"write -P 99 0 {BLOCK}")
+
+    site.backup(moment=moment)
+    assert site.copies["disk0"] == helpers.content(disk)
+    site.backup()
+    assert site.copies["disk0"] == helpers.content(disk)
+
+
+def test_a_moment_that_does_not_come_leaves_nothing(site, disk, bitmaps):
+    def moment():
+        raise Busy("another machine")
+
+    with pytest.raises(Busy, match="another machine"):
+        site.backup(moment=moment)
+    assert bitmaps(disk) == []
+    assert site.leftovers() == []
+
+
 def test_disks_of_all_formats_are_captured_together(site, helpers):
     kinds = ["qcow2", "raw", "vmdk", "vdi", "vhdx", "vpc"]
     paths = [helpers.make(site.directory / f"many.{kind}", kind, seed) for seed, kind in enumerate(kinds)]

@@ -56,7 +56,7 @@ class Copy:
 def copy_all(capture: Capture, base: Copy | None = None) -> Copy:
     """Copy a capture as the engine does: what is unchanged comes from ``base``."""
     copy = Copy(capture.machine, {}, capture.marker, dict(capture.files), list(capture.notes), capture.quiesced)
-    for disk in capture.disks:
+    for disk in (*capture.disks, *([capture.memory] if capture.memory is not None else [])):
         copy.full_reasons[disk.key] = disk.full_reason
         whole = disk.full_reason is not None or base is None
         data = bytearray(disk.size) if whole else bytearray(base.disks[disk.key])
@@ -96,7 +96,10 @@ def backup(
 def restore(hypervisor: Libvirt, copy: Copy, request: RestoreRequest) -> tuple[str, list[str]]:
     """Put a copy back; returns what `finish` says and the notes."""
     formats = {disk.key: disk.format for disk in copy.description.disks}
-    disks = [RestoreDisk(key, len(data), formats[key]) for key, data in copy.disks.items()]
+    disks = [
+        RestoreDisk(key, len(data), formats.get(key, "raw"), is_memory=key == "memory")
+        for key, data in copy.disks.items()
+    ]
     with hypervisor.restore(copy.description, disks, copy.files, request) as restoration:
         for key, sink in restoration.disks.items():
             sink.write(runs(copy.disks[key]))

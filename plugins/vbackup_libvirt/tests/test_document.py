@@ -16,9 +16,9 @@ from vbackup.api import (
     RestoreDisk,
     RestoreRequest,
     Run,
-    Unsupported,
 )
 from vbackup_libvirt import document, identity, state
+from vbackup_libvirt.describe import describe
 from vbackup_libvirt.hypervisor import Libvirt
 from vbackup_libvirt.placement import Place, safe_name
 
@@ -60,7 +60,7 @@ RICH = f"""<domain type='kvm' id='7' xmlns:qemu='http://libvirt.org/schemas/doma
 
 def test_a_machine_is_described() -> None:
     """What another hypervisor needs to build it."""
-    machine = document.describe(document.parse(RICH), RICH, {"vda": 123})
+    machine = describe(document.parse(RICH), RICH, {"vda": 123})
     assert (machine.name, machine.id, machine.arch, machine.cpus, machine.memory) == (
         "rich",
         UUID,
@@ -74,6 +74,51 @@ def test_a_machine_is_described() -> None:
     assert machine.disks[1].source == "rbd:mon/pool/image"
     (nic,) = machine.nics
     assert (nic.mac, nic.model, nic.network) == ("52:54:00:00:00:01", "virtio", "lan")
+
+
+WEB = """<domain type='kvm'><name>web</name><uuid>11111111-2222-3333-4444-555555555555</uuid>
+  <metadata><libosinfo:libosinfo xmlns:libosinfo='http://libosinfo.org/xmlns/libvirt/domain/1.0'>
+    <libosinfo:os id='{system}'/></libosinfo:libosinfo></metadata>
+  <memory>1024</memory><vcpu>8</vcpu><os><type>hvm</type></os><clock offset='localtime'/>
+  <cpu><topology sockets='2' dies='1' cores='2' threads='2'/></cpu>
+  <devices>
+    <controller type='scsi' index='0' model='lsilogic'/><controller type='scsi' index='1' model='virtio-scsi'/>
+    <disk type='file' device='cdrom'><target dev='hda' bus='ide'/><boot order='1'/></disk>
+    <disk type='file' device='disk'><source file='/a'/><target dev='sda' bus='scsi'/>
+      <address type='drive' controller='0'/><boot order='{first}'/></disk>
+    <disk type='file' device='disk'><source file='/b'/><target dev='sdb' bus='scsi'/>
+      <address type='drive' controller='1'/><boot order='{second}'/></disk>
+    <interface type='bridge'><source bridge='br0'/><boot order='4'/><link state='down'/></interface>
+  </devices>
+</domain>"""
+
+
+@pytest.mark.parametrize(
+    ("system", "guest"),
+    [
+        ("http://microsoft.com/win/2k22", "windows"),
+        ("http://debian.org/debian/12", "linux"),
+        ("http://libosinfo.org/linux/2022", "linux"),
+        ("http://freebsd.org/freebsd/14.0", ""),
+    ],
+)
+def test_what_decides_on_devices_elsewhere(system: str, guest: str) -> None:
+    """The system's family, the controllers, and whether it boots with virtio."""
+    text = WEB.format(system=system, first=2, second=3)
+    machine = describe(document.parse(text), text, {})
+    assert (machine.guest, machine.clock, machine.cpus, machine.cores) == (guest, "localtime", 8, 4)
+    assert [disk.controller for disk in machine.disks] == ["", "lsilogic", "virtio-scsi"]
+    assert machine.drivers == ()
+    assert (machine.nics[0].boot_order, machine.nics[0].connected) == (4, False)
+    text = WEB.format(system=system, first=3, second=2)
+    assert describe(document.parse(text), text, {}).drivers == ("virtio",)
+
+
+def test_a_windows_that_nothing_was_said_of() -> None:
+    """Enlightenments tell it."""
+    text = WEB.replace("<metadata>", "<features><hyperv><relaxed state='on'/></hyperv></features><metadata>")
+    text = text.replace("<libosinfo:os id='{system}'/>", "").format(first=1, second=2)
+    assert describe(document.parse(text), text, {}).guest == "windows"
 
 
 def test_disks_that_cannot_be_captured() -> None:
@@ -232,13 +277,8 @@ def test_a_document_of_another_machine_does_not_replace_it(
 
 
 def test_a_machine_of_another_hypervisor(hypervisor: Libvirt, images: Path) -> None:
-    """Its disks can be restored; for the machine there is no document, and that is said."""
+    """Its disks can be restored alone."""
     machine = MachineDescription(name="esx", id="vm-1")
     disks = [RestoreDisk("disk0", MIB, "vmdk")]
-    with (
-        pytest.raises(Unsupported, match="--disk KEY=PATH"),
-        hypervisor.restore(machine, disks, {}, RestoreRequest(name="new")),
-    ):
-        pass
     with hypervisor.restore(machine, disks, {}, RestoreRequest(disks={"disk0": images / "a.qcow2"})) as restoration:
         assert set(restoration.disks) == {"disk0"}

@@ -27,10 +27,10 @@ import os, signal, sys
 from pathlib import Path
 from vbackup.api import *
 from vbackup_libvirt.hypervisor import Libvirt
-from vbackup_libvirt.journal import Journal
 from vbackup_libvirt.node import Machine
 from vbackup_libvirt.options import LibvirtOptions
 from vbackup_qemu.host import LocalHost
+from vbackup_undo.journal import Journal
 
 left = int(sys.argv[1])
 

@@ -1,0 +1,86 @@
+"""What is going to be captured of a machine, decided before anything is made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from pyVmomi import vim
+
+from vbackup.api import CaptureRequest, MachineDescription, Unavailable, Unsupported
+from vbackup.api.clock import now
+from vbackup_undo.maker import Maker
+from vbackup_vsphere import describe, hardware, places, snapshot
+from vbackup_vsphere.disks import VmDisk
+from vbackup_vsphere.inventory import Found
+from vbackup_vsphere.site import Site
+from vbackup_vsphere.tracking import Since
+
+_PATHS = (
+    "config.hardware.device",
+    "config.changeTrackingEnabled",
+    "config.changeVersion",
+    "config.version",
+    "capability.changeTrackingSupported",
+    "runtime.powerState",
+    "runtime.cleanPowerOff",
+    "guest.toolsRunningStatus",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is going to be captured of a machine."""
+
+    found: Found
+    request: CaptureRequest
+    machine: MachineDescription
+    disks: tuple[VmDisk, ...]
+    facts: dict[str, Any] = field(repr=False)
+    """Leaf properties of the machine."""
+    snapshots: int
+    """How many it has."""
+    datacenter: str
+    since: Since | None
+    maker: Maker
+    notes: tuple[str, ...]
+
+    @property
+    def running(self) -> bool:
+        """Whether the machine is on."""
+        return bool(self.facts.get("runtime.powerState") == vim.VirtualMachine.PowerState.poweredOn)
+
+    @property
+    def tools(self) -> bool:
+        """Whether VMware Tools run in the guest."""
+        return self.facts.get("guest.toolsRunningStatus") == "guestToolsRunning"
+
+
+def plan(site: Site, found: Found, request: CaptureRequest) -> Plan:
+    """Decide what is captured. Raises: `Unsupported` when there is nothing."""
+    session = site.session
+    facts = session.get(found.ref, *_PATHS)
+    if "config.hardware.device" not in facts:
+        raise Unavailable(f"{found.name} cannot be captured: its configuration cannot be read now")
+    disks, notes = [], []
+    for disk in hardware.disks(session, facts["config.hardware.device"]):
+        if disk.key in request.exclude:
+            notes.append(f"disk {disk.key} ({disk.label}) is left out as asked")
+        elif disk.left_out is not None:
+            notes.append(f"disk {disk.key} ({disk.label}) is not captured: it is {disk.left_out}")
+        else:
+            disks.append(disk)
+    if not disks:
+        raise Unsupported(f"{found.name} has no disk that can be captured: {'; '.join(notes) or 'it has no disks'}")
+    return Plan(
+        found=found,
+        request=request,
+        machine=describe.describe(session, found.ref).model_copy(update={"name": found.name}),
+        disks=tuple(disks),
+        facts=facts,
+        snapshots=len(snapshot.of_machine(session, found.ref)),
+        datacenter=places.path_of(session, places.above(session, found.ref, vim.Datacenter)).strip("/"),
+        since=Since.parse(request.since, request.owner),
+        maker=Maker.here(request.owner, int(now().timestamp())),
+        notes=tuple(notes),
+    )
