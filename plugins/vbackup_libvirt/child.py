@@ -64,11 +64,11 @@ class Child:
         self._resume_until = since + LINGER
         while time.monotonic() < since + GIVE_UP:
             if self._resume_at is not None:  # first: the agent of a paused guest does not answer
-                self._resume()
+                self._resume_unless_swept()
             if self._thaw_at is not None:
                 self._thaw()
             if self._job_lives and self._end():
-                self._job_lives = time.monotonic() < since + LINGER
+                self._job_lives = time.monotonic() < since + LINGER or self._resume_at is not None
             if self._thaw_at is None and self._resume_at is None and not self._job_lives:
                 return
             pause.wait(RETRY)
@@ -110,10 +110,22 @@ class Child:
         now = time.monotonic()
         self._resume_at = None if resume(self._job.machine) and now >= self._resume_until else now + RETRY
 
+    def _resume_unless_swept(self) -> None:
+        """Without our scratch files a later run has undone all this, and may have paused the machine for itself."""
+        try:
+            is_swept = not self._job.machine.node.host.exists(str(self._job.scratch))
+        except VBackupError:
+            is_swept = False
+        if is_swept:
+            self._resume_at = None
+        else:
+            self._resume()
+
     def _end(self) -> bool:
         try:
             self._job.end()
-            self._job.machine.node.host.remove_tree(str(self._job.scratch))
+            if self._resume_at is None:
+                self._job.machine.node.host.remove_tree(str(self._job.scratch))
         except VBackupError:
             return False
         return True

@@ -20,6 +20,7 @@ from vbackup.api import (
 )
 from vbackup_vsphere import configuration, devices, document, places, settings
 from vbackup_vsphere.document import Card, Config, Disk, Home, Network
+from vbackup_vsphere.properties import moid
 
 if TYPE_CHECKING:
     from vbackup_vsphere.session import Session
@@ -38,7 +39,7 @@ def describe(session: Session, vm: Any) -> MachineDescription:
     """
     now = session.get(vm, "name", "parent", "resourcePool", "runtime.host")
     if "name" not in now:
-        raise NotFound(f"{session.alias}: the machine {places.moid(vm)} is gone")
+        raise NotFound(f"{session.alias}: the machine {moid(vm)} is gone")
     values = session.get(vm, *configuration.PATHS)
     if "config.hardware.device" not in values:
         raise Unavailable(f"{session.alias}: the configuration of {now['name']} cannot be read now")

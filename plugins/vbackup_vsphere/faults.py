@@ -30,7 +30,6 @@ _KINDS: tuple[tuple[str, type[VBackupError], str], ...] = (
     ("vim.fault.InvalidLogin", AccessDenied, "`user` is written like administrator@vsphere.local"),
     ("vim.fault.PasswordExpired", AccessDenied, "set a new password"),
     ("vim.fault.NotAuthenticated", Unavailable, ""),
-    ("vmodl.fault.SecurityError", AccessDenied, ""),
     ("vim.fault.NoPermission", AccessDenied, ""),
     ("vmodl.fault.ManagedObjectNotFound", NotFound, "it was removed meanwhile"),
     ("vim.fault.FileNotFound", NotFound, ""),
@@ -63,6 +62,7 @@ _KINDS: tuple[tuple[str, type[VBackupError], str], ...] = (
     ("vim.fault.Timedout", Unavailable, ""),
     ("vim.fault.InaccessibleDatastore", Unavailable, "its datastore cannot be reached"),
     ("vim.fault.CannotAccessFile", Unavailable, "is its datastore there?"),
+    ("vmodl.fault.SecurityError", AccessDenied, ""),
 )
 """Names, since which types exist depends on pyvmomi's version; the first that fits counts."""
 

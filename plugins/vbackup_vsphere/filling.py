@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from vbackup.api import PluginError, Run, SinkDisk
-from vbackup_vsphere import devices, places, spec
+from vbackup_vsphere import devices, spec
 from vbackup_vsphere.making import Making
+from vbackup_vsphere.properties import moid
 from vbackup_vsphere.readers import vddk
 
 
@@ -59,6 +60,6 @@ class FillingSink:
         vm = owner.start()
         size = spec.rounded(owner.goal.sizes[key])
         what = f"disk {key} of {owner.goal.identity.name}"
-        with vddk.open_for_writing(owner.session, places.moid(vm), owner.file(vm, key), size, what) as client:
+        with vddk.open_for_writing(owner.session, moid(vm), owner.file(vm, key), size, what) as client:
             client.write(owner.counted(key, runs), zeroed=True)
         owner.wrote(key)

@@ -85,7 +85,7 @@ class ImportSink:
         address = owner.address(key)
         stream = write_stream(owner.counted(key, runs), spec.rounded(owner.goal.sizes[key]), level=_LEVEL)
         # A stream has threads: it must end with us, not when it is collected.
-        with closing(stream):  # type: ignore[type-var]
+        with closing(stream):
             try:
                 self._send(address, stream)
             except Unavailable:

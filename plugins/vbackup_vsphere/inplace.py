@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 from vbackup.api import AlreadyExists
 from vbackup_undo.journal import Journal
-from vbackup_vsphere import devices, places, restore_journal
+from vbackup_vsphere import devices, restore_journal
 from vbackup_vsphere.existing import Existing, replaced_name, require_off
 from vbackup_vsphere.goal import Goal
+from vbackup_vsphere.properties import moid
 from vbackup_vsphere.restore_journal import RestoreEntry
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def make_way(session: Session, goal: Goal, existing: Existing, journal: Journal[
         return
     check(session, existing)
     journal.update(
-        old=places.moid(existing.ref),
+        old=moid(existing.ref),
         old_name=existing.name,
         old_instance=existing.instance,
         old_template=existing.is_template,

@@ -42,6 +42,8 @@ class Found:
     running: bool
     folder: str
     is_template: bool
+    title: str = ""
+    """Its name in vSphere."""
 
     @property
     def moid(self) -> str:
@@ -74,15 +76,15 @@ class Inventory:
     def find(self, name: str) -> Found:
         """Return a machine by the name that it is or was listed by. Raises: `NotFound`, `Unavailable`.
 
-        One that was renamed since then is found: it is looked for by its object and its instanceUuid.
+        One that was renamed since then is found by its object and its instanceUuid, unless another one has its name.
         """
-        known = self._remembered(name)
-        if known is not None:
+        known, has_name = self._remembered(name)
+        if known is not None and has_name:
             return known
         with self._listing:  # whoever waited for another one's list may find it there
-            known = self._remembered(name) or next(
-                (one for one in self._learn(self._rows(), None) if one.name == name), None
-            )
+            known, has_name = self._remembered(name)
+            if not has_name:
+                known = next((one for one in self._learn(self._rows(), None) if one.name == name), known)
         if known is None:
             raise NotFound(f"{self._session.alias} has no machine {name}", hint="`vbackup machines` lists them")
         return known
@@ -92,17 +94,20 @@ class Inventory:
         rows = self._session.list(vim.VirtualMachine, "config.instanceUuid", "summary.config.instanceUuid")
         return next((ref for ref, row in rows if _uuid(ref, row) == uuid), None)
 
-    def _remembered(self, name: str) -> Found | None:
+    def _remembered(self, name: str) -> tuple[Found | None, bool]:
+        """Return the machine that was listed by a name, None if it is gone, and whether it still has that name."""
         with self._lock:
             known = self._known.get(name)
-        return known if known is not None and self._is_still(known) else None
-
-    def _is_still(self, known: Found) -> bool:
+        if known is None:
+            return None, False
+        paths = ("name", "config.instanceUuid", "summary.config.instanceUuid", "config.template")
         try:
-            row = self._session.get(known.ref, "config.instanceUuid", "summary.config.instanceUuid", "config.template")
+            row = self._session.get(known.ref, *paths)
         except NotFound:
-            return False
-        return _uuid(known.ref, row) == known.uuid and bool(row.get("config.template")) == known.is_template
+            return None, False
+        if _uuid(known.ref, row) != known.uuid or bool(row.get("config.template")) != known.is_template:
+            return None, False
+        return known, row.get("name") == known.title
 
     def _rows(self) -> list[Row]:
         rows = self._session.list(vim.VirtualMachine, *_PATHS)
@@ -113,6 +118,7 @@ class Inventory:
             Found(
                 ref=ref,
                 name=row["name"],
+                title=row["name"],
                 uuid=_uuid(ref, row),
                 running=row.get("runtime.powerState") == "poweredOn",
                 folder=folders.path(row) if folders is not None else "",

@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Self
 
 from vbackup.api import NoSpace, PluginError, Run, SinkDisk, VBackupError
-from vbackup_vsphere import places, spec
+from vbackup_vsphere import spec
 from vbackup_vsphere.goal import Goal
+from vbackup_vsphere.properties import moid
 
 if TYPE_CHECKING:
     from vbackup_vsphere.session import Session
@@ -68,7 +69,7 @@ class Making(ABC):
                     raise VBackupError(f"{self.goal.identity.name} could not be made")  # the first has said why
                 self._is_begun = True
                 self._begin()
-                self._vm = self._make(lambda vm: self._made(places.moid(vm)))
+                self._vm = self._make(lambda vm: self._made(moid(vm)))
             return self._vm
 
     def complete(self) -> Any:

@@ -21,6 +21,9 @@ from vbackup_vsphere.plan import Plan
 from vbackup_vsphere.session import Session
 from vbackup_vsphere.snapshot import Snapshot
 
+_FOR_GOOD = (NoSpace, AccessDenied, NotFound, Unavailable, Busy)
+"""What a second attempt in another way would meet, too."""
+
 _NO_TOOLS = "VMware Tools do not run in the guest"
 
 
@@ -36,22 +39,21 @@ class Moment:
 
 def freeze(session: Session, plan: Plan, name: str, notes: list[str]) -> Moment:
     """Make the snapshot ``name``. Raises: `GuestError` when it must be quiesced and cannot be; `NoSpace`, `Busy`."""
-    quiesce = _wanted(plan, notes)
-    memory = plan.request.memory and plan.running
-    if not quiesce:
-        return _clean(plan, _make(session, plan, name, memory=memory, quiesce=False))
+    if plan.request.memory and plan.running:
+        return _with_memory(session, plan, name, notes)
+    if not _wanted(plan, notes):
+        return _clean(plan, _make(session, plan, name))
     try:
-        made = _make(session, plan, name, memory=False, quiesce=True)
-    except (NoSpace, AccessDenied, NotFound, Unavailable, Busy):
+        made = _make(session, plan, name, quiesce=True)
+    except _FOR_GOOD:
         raise
     except VBackupError as error:
         what = f"the guest's file systems of {plan.found.name} could not be frozen"
         if plan.request.quiesce is Quiesce.YES:
             raise GuestError(f"{what}: {error.message}", hint=error.hint) from error
         notes.append(f"{what}, the capture is crash-consistent: {error.message}")
-        removing = f"removing what is left of the snapshot {name} of {plan.found.name}"
-        snapshot.remove(session, plan.found.ref, removing, lambda one: one.name == name)
-        return _make(session, plan, name, memory=False, quiesce=False)
+        _remove_half(session, plan, name)
+        return _make(session, plan, name)
     if not made.snapshot.quiesced:
         if plan.request.quiesce is Quiesce.YES:
             raise GuestError(f"the guest's file systems of {plan.found.name} were not frozen: vSphere did without")
@@ -59,11 +61,27 @@ def freeze(session: Session, plan: Plan, name: str, notes: list[str]) -> Moment:
     return replace(made, quiesced=made.snapshot.quiesced)
 
 
+def _with_memory(session: Session, plan: Plan, name: str, notes: list[str]) -> Moment:
+    try:
+        made = _make(session, plan, name, memory=True)
+    except _FOR_GOOD:
+        raise
+    except VBackupError as error:  # a device that is passed through, say: the disks are worth keeping all the same
+        notes.append(f"the memory is not captured: {error.message}")
+        _remove_half(session, plan, name)
+        return freeze(session, replace(plan, request=replace(plan.request, memory=False)), name, notes)
+    if plan.request.quiesce is not Quiesce.NO:
+        notes.append("the guest's file systems were not frozen: vSphere does not do that together with the memory")
+    return made
+
+
+def _remove_half(session: Session, plan: Plan, name: str) -> None:
+    what = f"removing what is left of the snapshot {name} of {plan.found.name}"
+    snapshot.remove(session, plan.found.ref, what, lambda one: one.name == name)
+
+
 def _wanted(plan: Plan, notes: list[str]) -> bool:
     if plan.request.quiesce is Quiesce.NO or not plan.running:
-        return False
-    if plan.request.memory:
-        notes.append("the guest's file systems were not frozen: vSphere does not do that together with the memory")
         return False
     if plan.tools:
         return True
@@ -74,7 +92,7 @@ def _wanted(plan: Plan, notes: list[str]) -> bool:
     return False
 
 
-def _make(session: Session, plan: Plan, name: str, *, memory: bool, quiesce: bool) -> Moment:
+def _make(session: Session, plan: Plan, name: str, *, memory: bool = False, quiesce: bool = False) -> Moment:
     what = f"making a snapshot of {plan.found.name}"
     time = now()
     made = snapshot.create(session, plan.found.ref, what, name, plan.maker, memory=memory, quiesce=quiesce)

@@ -11,6 +11,7 @@ from pyVmomi import vim
 from vbackup.api import ConfigError, NoSpace, NotFound, Unsupported
 from vbackup_vsphere import places
 from vbackup_vsphere.document import Home
+from vbackup_vsphere.properties import moid
 
 if TYPE_CHECKING:
     from vbackup_vsphere.session import Session
@@ -178,13 +179,13 @@ def _datastore(session: Session, refs: Sequence[Any], chosen: Chosen, notes: lis
 
 def _host(session: Session, refs: Sequence[Any], datastore: Datastore, plugged: set[str]) -> Any:
     """Return a host that works and has the datastore: a cluster without DRS does not choose one itself."""
-    names = {places.moid(ref): row.get("name", "") for ref, row in session.list(vim.Network, "name")}
+    names = {moid(ref): row.get("name", "") for ref, row in session.list(vim.Network, "name")}
     best: tuple[int, Any] | None = None
     for ref in refs:
         values = session.get(ref, "runtime.connectionState", "runtime.inMaintenanceMode", "datastore", "network")
         works = values.get("runtime.connectionState") == "connected" and not values.get("runtime.inMaintenanceMode")
         if works and datastore.ref in values.get("datastore", ()):
-            lacks = len(plugged - {names.get(places.moid(one)) for one in values.get("network", ())})
+            lacks = len(plugged - {names.get(moid(one)) for one in values.get("network", ())})
             best = (lacks, ref) if best is None or lacks < best[0] else best
     if best is None:
         raise NotFound(

@@ -14,11 +14,6 @@ if TYPE_CHECKING:
 _DEEPEST = 64  # levels; a tree that is deeper is a loop
 
 
-def moid(ref: Any) -> str:
-    """Return a managed object's id, such as ``vm-57``."""
-    return str(ref._GetMoId())  # noqa: SLF001 - pyvmomi's public name for it
-
-
 def path_of(session: Session, ref: Any) -> str:
     """Return the path of an object of the inventory; empty when it, or one above it, is gone or hidden from us."""
     names: list[str] = []

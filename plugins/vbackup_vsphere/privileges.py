@@ -84,6 +84,9 @@ def for_restore(options: VsphereOptions) -> list[Privilege]:
         Privilege("Resource.AssignVMToPool", "pool", "to make machines"),
         Privilege("VApp.Import", "pool", "to write disks"),
         Privilege("Datastore.AllocateSpace", "datastore", "to write disks"),
+        Privilege("Datastore.FileManagement", "datastore", "to put firmware variables back"),
+        Privilege("VirtualMachine.Provisioning.MarkAsTemplate", "folder", "to put templates back"),
+        Privilege("VirtualMachine.Provisioning.MarkAsVM", "folder", "to put templates back"),
         Privilege("Network.Assign", "network", "to connect machines"),
     ]
     if options.vddk is not None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import uuid as uuids
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from pyVmomi import vim
@@ -23,13 +23,15 @@ from vbackup.api import (
     SinkDisk,
     VBackupError,
 )
-from vbackup_undo.journal import Journal
-from vbackup_vsphere import devices, firmware, inplace, kept, places, restore_journal, rights, settings, spec
+from vbackup_undo.journal import Journal, Journals
+from vbackup_vsphere import devices, firmware, inplace, kept, restore_journal, rights, settings, spec
 from vbackup_vsphere.existing import replaced_name
 from vbackup_vsphere.filling import Filling
 from vbackup_vsphere.goal import Goal, decide
 from vbackup_vsphere.importing import Import
+from vbackup_vsphere.journal import CaptureEntry
 from vbackup_vsphere.making import Making
+from vbackup_vsphere.properties import moid
 from vbackup_vsphere.readers import vddk
 from vbackup_vsphere.restore_journal import RestoreEntry
 
@@ -51,14 +53,16 @@ def restore(
     """See `vbackup.api.Hypervisor.restore`. Nothing is made before the first disk is written."""
     token = restore_journal.new_token()
     name = hashlib.sha256((request.name or machine.name).encode()).hexdigest()[:16]
-    with restore_journal.journals(context).open(name) as journal:
+    with restore_journal.journals(context).open(name) as journal, ExitStack() as stack:
         restore_journal.undo(session, journal)  # what a dead restore left must not be taken for somebody's
         goal = decide(session, machine, disks, files, request, token)
         rights.require(session, goal)
+        if goal.existing is not None:  # no capture of it may be under way, nor begin, until the other one has its place
+            stack.enter_context(Journals(context.state_dir, "capture", CaptureEntry).open(machine.id))
         entry = RestoreEntry(
             machine=goal.identity.name,
             token=token,
-            folder=places.moid(goal.placement.folder),
+            folder=moid(goal.placement.folder),
             name=goal.order.identity.name,
             keeps_old=goal.keeps_old,
         )

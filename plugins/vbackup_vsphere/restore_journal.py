@@ -14,7 +14,8 @@ from pyVmomi import vim
 
 from vbackup.api import Busy, HypervisorContext, NotFound, Unavailable, VBackupError
 from vbackup_undo.journal import Entry, Journal, Journals
-from vbackup_vsphere import kept, places, settings
+from vbackup_vsphere import kept, settings
+from vbackup_vsphere.properties import moid
 
 if TYPE_CHECKING:
     from vbackup_vsphere.session import Session
@@ -97,7 +98,7 @@ def mark(session: Session, vm: Any) -> str:
     """
     options = session.get(vm, "config.extraConfig").get("config.extraConfig")
     if not options:
-        raise Unavailable(f"{session.alias}: the settings of {places.moid(vm)} cannot be read now")
+        raise Unavailable(f"{session.alias}: the settings of {moid(vm)} cannot be read now")
     return next((str(one.value) for one in reversed(options) if one.key == settings.MARK), "")
 
 

@@ -126,7 +126,7 @@ class Web:
 
 
 def peer_of(url: str, host: str, port: int, thumbprint: str | None) -> tuple[Peer, str]:
-    """Return whom a URL is for and its path. Without a host, or with the host ``*``, it is for ``host`` and ``port``."""
+    """Return whom a URL is for, and its path. One without a host, or with ``*``, is for ``host`` and ``port``."""
     parts = urlsplit(url)
     path = parts.path + (f"?{parts.query}" if parts.query else "")
     named = parts.hostname or "*"

@@ -14,11 +14,11 @@ import pytest
 
 from tests.lab.fixtures import GuestFactory
 from tests.lab.libvirtd import Libvirtd
-from vbackup.api import Level, RestoreRequest
+from vbackup.api import CaptureRequest, Level, Quiesce, RestoreRequest
 from vbackup_qemu.host import SshHost
 from vbackup_qemu.tests.conftest import ssh, sshd  # noqa: F401 - fixtures
 
-from .conftest import MIB, Hypervisors, backup, restore
+from .conftest import MIB, OWNER, Hypervisors, backup, copy_all, restore
 from .test_running import assert_exact
 
 NOBODY = 65534
@@ -52,6 +52,11 @@ def test_by_ssh(
     copy = make_guest.adopt("copy")
     assert copy.domain.isActive()
     assert_exact(copy, off.disks)
+    with hypervisor.capture("copy", CaptureRequest(OWNER, quiesce=Quiesce.NO, memory=True)) as capture:
+        awake = copy_all(capture)
+    copy.destroy()
+    said, _ = restore(hypervisor, awake, RestoreRequest(start=True, overwrite=True))
+    assert said.endswith("goes on where it was"), awake.notes
     hypervisor.close()
 
 

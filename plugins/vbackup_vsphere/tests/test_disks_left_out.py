@@ -103,6 +103,16 @@ def test_memory_of_a_machine_that_is_off(site: Site, vcsim: Simulator) -> None:
     assert "vmsn" not in copy.files
 
 
+def test_memory_that_cannot_be_saved(site: Site, vcsim: Simulator) -> None:
+    vcsim.fault("CreateSnapshot_Task", "MemorySnapshotOnIndependentDisk", "not with this device")
+    captured: list[bytes] = []
+    copy = site.capture(memory=True, with_memory=captured.append)
+    assert captured == []
+    assert copy.disks == {k: site.content() for k in copy.disks}
+    assert any("the memory is not captured" in note for note in copy.notes)
+    assert site.snapshots() == []
+
+
 def test_memory_that_cannot_be_read(make_site: Sites, vcsim: Simulator) -> None:
     site = make_site(read=["nfc"])
     vcsim.http_fault("/folder/", status=404, times=9)

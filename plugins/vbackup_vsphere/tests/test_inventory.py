@@ -109,6 +109,14 @@ def test_a_machine_that_was_renamed_and_moved_since_it_was_listed(
     assert site.capture().description.name == "renamed"
 
 
+def test_a_renamed_machine_makes_way_for_one_that_took_its_name(make_site: Sites, vcsim: Simulator) -> None:
+    site = make_site()
+    site.vsphere.machines()
+    vcsim.rename(MACHINE, "web-old")
+    moid = vcsim.add_vm(MACHINE)
+    assert site.vsphere.site.inventory.find(MACHINE).moid == moid
+
+
 def test_a_rename_between_runs_costs_nothing(make_site: Sites, vcsim: Simulator) -> None:
     site = make_site(read=["datastore"])
     site.track()

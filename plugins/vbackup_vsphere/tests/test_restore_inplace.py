@@ -9,7 +9,9 @@ import pytest
 
 from tests.vcsim.simulator import Simulator
 from vbackup.api import AccessDenied, AlreadyExists, Busy, MachineDescription, Unavailable, Unsupported
+from vbackup_undo.journal import Journals
 from vbackup_vsphere import settings
+from vbackup_vsphere.journal import CaptureEntry
 
 from .restores import MIB, VCenter, contents, finish, libvirt_machine, write
 
@@ -50,6 +52,13 @@ def test_it_keeps_the_name_that_it_has_now(vcenter: VCenter) -> None:
 def test_nothing_is_replaced_unasked(vcenter: VCenter) -> None:
     machine = vcenter.describe(NAME)
     with pytest.raises(AlreadyExists, match=NAME), vcenter.restoring(machine):
+        pass
+
+
+def test_a_machine_that_is_being_captured_stays(vcenter: VCenter, tmp_path: Path) -> None:
+    machine = vcenter.describe(NAME)
+    captures = Journals(tmp_path / "state", "capture", CaptureEntry)
+    with captures.open(machine.id), pytest.raises(Busy, match="capture"), vcenter.restoring(machine, overwrite=True):
         pass
 
 

@@ -6,7 +6,7 @@ import os
 import zlib
 from array import array
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 
@@ -36,7 +36,7 @@ Grain = tuple[int, bytes]
 """Its number and its bytes."""
 
 
-def write_stream(runs: Iterable[Run], capacity: int, *, level: int) -> Iterator[bytes]:
+def write_stream(runs: Iterable[Run], capacity: int, *, level: int) -> Generator[bytes, None, None]:
     """Yield a stream for a disk of ``capacity`` bytes; ``runs`` ascend and cover it exactly, see `SinkDisk.write`.
 
     Zeros, told or found, are left out. ``level`` is zlib's, 0 to 9. Deflating is done by threads that end with the
