@@ -52,11 +52,28 @@ def test_by_ssh(
     copy = make_guest.adopt("copy")
     assert copy.domain.isActive()
     assert_exact(copy, off.disks)
-    with hypervisor.capture("copy", CaptureRequest(OWNER, quiesce=Quiesce.NO, memory=True)) as capture:
-        awake = copy_all(capture)
-    copy.destroy()
-    said, _ = restore(hypervisor, awake, RestoreRequest(start=True, overwrite=True))
-    assert said.endswith("goes on where it was"), awake.notes
+    hypervisor.close()
+
+
+def test_memory_by_ssh(
+    libvirtd: Libvirtd,
+    sshd: tuple[int, Path],  # noqa: F811
+    ssh: SshHost,  # noqa: F811
+    images: Path,
+    make_hypervisor: Hypervisors,
+    make_guest: GuestFactory,
+) -> None:
+    """Saved, read, written and gone on from over there."""
+    port, directory = sshd
+    hypervisor = make_hypervisor(f"qemu+ssh://root@127.0.0.1:{port}/system?keyfile={directory}/key", storage=images)
+    guest = make_guest(uefi=True)
+    guest.start()
+    with hypervisor.capture(guest.name, CaptureRequest(OWNER, quiesce=Quiesce.NO, memory=True)) as capture:
+        copy = copy_all(capture)
+    assert "memory" in copy.disks, copy.notes
+    guest.destroy()
+    said, notes = restore(hypervisor, copy, RestoreRequest(start=True, overwrite=True))
+    assert said.endswith("goes on where it was"), notes
     hypervisor.close()
 
 
