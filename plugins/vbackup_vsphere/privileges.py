@@ -64,9 +64,8 @@ def for_backup(options: VsphereOptions) -> list[Privilege]:
     ]
     if options.tracking != "no":
         wanted.append(Privilege("VirtualMachine.Config.ChangeTracking", "machine", "to know what changed"))
-    if "datastore" in options.read:
-        wanted.append(Privilege("Datastore.Browse", "datastore", "to read by `datastore`"))
-        wanted.append(Privilege("Datastore.FileManagement", "datastore", "to read by `datastore`"))
+    purpose = "to read by `datastore`" if "datastore" in options.read else "to read firmware variables and memory"
+    wanted += [Privilege(f"Datastore.{name}", "datastore", purpose) for name in ("Browse", "FileManagement")]
     if "nfc" in options.read:
         wanted.append(Privilege("VApp.Export", "machine", "to read by `nfc`"))
     if "vddk" in options.read and options.vddk is not None:
@@ -89,10 +88,9 @@ def for_restore(options: VsphereOptions) -> list[Privilege]:
         Privilege("VirtualMachine.Provisioning.MarkAsVM", "folder", "to put templates back"),
         Privilege("Network.Assign", "network", "to connect machines"),
     ]
+    wanted.append(Privilege("VirtualMachine.Provisioning.PutVmFiles", "folder", "to write disks"))
     if options.vddk is not None:
         wanted.append(Privilege("VirtualMachine.Provisioning.DiskRandomAccess", "machine", "to write by `vddk`"))
-    else:
-        wanted.append(Privilege("VirtualMachine.Provisioning.PutVmFiles", "folder", "to write disks"))
     return wanted
 
 
