@@ -121,6 +121,11 @@ def test_a_single_machine_has_a_dry_run_and_notes_as_well(shop: Lab) -> None:
     assert outcome.err.count("its sound card is lost") == 1
 
 
+def test_a_star_is_the_name_of_a_single_machine_as_well(shop: Lab) -> None:
+    assert shop.vbackup("restore", "app@latest", "--as", "*-copy").code == 0
+    assert set(there(shop)) == {*SHOP, "vc:app-copy"}
+
+
 def test_the_newest_complete_moment_counts_and_newer_ones_are_named(shop: Lab) -> None:
     before = there(shop)
     for alias, name, guest in machines(shop):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -61,6 +62,7 @@ def test_all_are_ready_before_one_is_captured_and_their_points_say_so(
     assert {point.group for point in points} == {"shop"}
     (moment,) = {point.together for point in points}
     assert len(moment) == 32
+    assert {point.members for point in points} == {tuple(sorted(SHOP))}
     shop.run()
     assert len({point.together for point in shop.points()}) == 2
 
@@ -130,6 +132,29 @@ def test_one_that_is_captured_again_is_not_together_with_the_others(shop: Lab) -
     assert len({point.together for point in shop.points()} - {""}) == 1
 
 
+def test_one_whose_snapshot_is_made_long_after_is_not_together_with_the_others(
+    shop: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is ready with the others, but another program's job holds it up then."""
+    original = shop.hypervisors["vc"].capture
+
+    @contextmanager
+    def capture(machine: str, request: Any) -> Iterator[Any]:
+        with original(machine, request) as made:
+            made.time += timedelta(seconds=together.LATEST + 30)
+            yield made
+
+    monkeypatch.setattr(shop.hypervisors["vc"], "capture", capture)
+    results = by_machine(shop.run("@shop"))
+    late = results["vc:app"].point
+    assert late is not None
+    assert (late.group, late.together) == ("shop", "")
+    assert "captured apart from the rest of group shop" in late.warnings[0]
+    for name in ("lab:db", "lab:web"):
+        assert "group shop was captured without vc:app" in results[name].warnings[0]
+    assert shop.vbackup("restore", "@shop@latest", "--as", "*-copy").code == 1
+
+
 def test_one_that_takes_too_long_is_not_waited_for(shop: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(running, "GROUP_SECONDS", 0.05)
     others = threading.Event()
@@ -162,6 +187,21 @@ def test_a_hypervisor_that_is_away_fails_its_machines_only(shop: Lab, monkeypatc
     results = by_machine(shop.run("@shop"))
     assert isinstance(results["vc:app"].error, Unavailable)
     assert results["lab:db"].warnings == ("group shop was captured without vc:app: vc is away",)
+
+
+def test_a_plugin_that_does_what_none_should_fails_its_machines_only(
+    shop: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shop.hypervisors["vc"], "machines", lambda: None)
+    results = by_machine(shop.run())
+    assert "vc: unexpected TypeError: " in str(results["vc:app"].error)
+    assert sorted(name for name, result in results.items() if result.point) == ["lab:alone", "lab:db", "lab:web"]
+
+    def sweep(owner: str) -> list[str]:
+        raise KeyError(owner)
+
+    monkeypatch.setattr(shop.hypervisors["lab"], "sweep", sweep)
+    assert by_machine(shop.run("lab:alone"))["lab:alone"].error is None
 
 
 def test_a_machine_that_is_not_there_fails_and_the_others_are_captured(shop: Lab) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 
 import pytest
 
-from vbackup.api import Interrupted
-from vbackup.engine.together import Together
+from vbackup.api import Interrupted, clock
+from vbackup.engine.together import LATEST, Together
 
 
 def together(*machines: str, stop: threading.Event | None = None, wait: float = 600, **absent: str) -> Together:
@@ -120,12 +121,35 @@ def test_one_that_fails_before_the_moment_may_try_again() -> None:
 def test_a_plugin_that_does_not_wait_is_awaited_by_nobody() -> None:
     made = together("a", "b")
     a, b = made.member("a"), made.member("b")
-    b.captured()
+    b.captured(clock.now())
     a.moment()
-    a.captured()
+    a.captured(clock.now())
     assert b.together == ""
     assert "its hypervisor plugin does not wait" in b.notes()[0]
     assert (a.together, len(a.notes())) == (made.id, 1)
+
+
+@pytest.mark.parametrize(("seconds", "when"), [(LATEST + 30, "after"), (-LATEST - 30, "before")])
+def test_one_of_another_moment_is_not_together_with_the_others(seconds: float, when: str) -> None:
+    made = together("a", "b")
+    a, b = made.member("a"), made.member("b")
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(a.moment)
+        waits(made, "a")
+        b.moment()
+        waiting.result()
+    opened = clock.now()
+    a.captured(opened + timedelta(seconds=LATEST - 30))
+    b.captured(opened + timedelta(seconds=seconds))
+    assert (a.together, b.together) == (made.id, "")
+    (note,) = b.notes()
+    assert note.startswith("captured apart from the rest of group shop, of another moment: its capture is of ")
+    assert note.endswith(f" s {when} the moment at which all were ready")
+    assert a.notes()[0].startswith("group shop was captured without b: its capture is of ")
+
+
+def test_all_members_are_named_also_those_that_take_no_part() -> None:
+    assert together("b", "a", c="it is away").member("a").members == ("a", "b", "c")
 
 
 def test_a_stop_ends_the_wait() -> None:

@@ -6,11 +6,12 @@ import uuid as uuids
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from xml.etree.ElementTree import Element
 
 from vbackup.api import Firmware, Guest, MachineDescription, RestoreDisk, RestoreRequest, Unsupported
-from vbackup_libvirt import convert, document, hardware, state
+from vbackup_libvirt import convert, document, hardware, identity, state
 from vbackup_libvirt.capabilities import ARCH, capabilities
-from vbackup_libvirt.connection import translated
+from vbackup_libvirt.connection import library, translated
 from vbackup_libvirt.goal import Goal, find_existing, require_free_name
 from vbackup_libvirt.hardware import VIRTIO, Surroundings
 from vbackup_libvirt.node import Machine, Node
@@ -50,17 +51,37 @@ def decide(
     notes += _devices(node, machine, has_virtio=has_virtio, converts=converts)
     if existing is not None:
         notes += _left_behind(existing, places)
+        if name != machine.name:
+            notes.append(
+                f"it replaces the machine {name}, which has its UUID, and keeps that name; it was {machine.name}"
+            )
+    domain = built(virtio=has_virtio)
+    _require_possible(node, name, domain)
     return Goal(
         name,
         uuid,
         places,
         notes,
-        built(virtio=has_virtio),
+        domain,
         existing,
         # Variables of a machine that was here before would name its boot entries and keys.
         obsolete=(nvram,) if node.host.exists(str(nvram)) else (),
         converted=(lambda virtio: built(virtio=virtio)) if converts else None,
     )
+
+
+def _require_possible(node: Node, name: str, domain: Element) -> None:
+    """Have libvirt read the document, and make nothing of it. Raises: `Unsupported` for what it could not define.
+
+    Whether the command line of QEMU that it asks for could be made is no matter: the disks are not there yet.
+    """
+    libvirt, connection = library(), node.connection.get()
+    try:
+        connection.domainXMLToNative("qemu-argv", identity.text(domain))
+    except libvirt.libvirtError as error:
+        if error.get_error_code() in {libvirt.VIR_ERR_XML_ERROR, libvirt.VIR_ERR_CONFIG_UNSUPPORTED}:
+            hint = "restore its disks with --disk KEY=PATH and make a machine around them"
+            raise Unsupported(f"{name}: libvirt refuses its hardware: {error}", hint=hint) from error
 
 
 def _surroundings(node: Node, machine: MachineDescription) -> Surroundings:

@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from pathlib import PurePosixPath
 from xml.etree.ElementTree import Element
 
-from vbackup.api import RestoreRequest
+from vbackup.api import Corrupt, RestoreRequest
 from vbackup_libvirt import document, identity
 from vbackup_libvirt.connection import library, translated
 from vbackup_libvirt.node import Node
@@ -33,15 +33,17 @@ def obstacle(request: RestoreRequest, was: str, domain: Element, keys: Collectio
     return None
 
 
-def go_on(node: Node, name: str, places: Sequence[Place], nvram: str, path: PurePosixPath) -> None:
+def go_on(node: Node, name: str, uuid: str, places: Sequence[Place], nvram: str, path: PurePosixPath) -> None:
     """Start a machine, which is defined, from the memory at ``path``. ``nvram`` is where its firmware's variables are.
 
-    Raises: `VBackupError`; then it is off.
+    Raises: `Corrupt` when it is another machine's memory: libvirt would start that one; `VBackupError`. Then it is off.
     """
     libvirt, connection = library(), node.connection.get()
     with translated(f"{name}: reading its memory"):
         text = connection.saveImageGetXMLDesc(str(path), libvirt.VIR_DOMAIN_SAVE_IMAGE_XML_SECURE)
     saved = document.parse(text)
+    if (found := (saved.findtext("name"), saved.findtext("uuid"))) != (name, uuid):
+        raise Corrupt(f"{name}: the memory is that of another machine: {found[0]} with the UUID {found[1]}")
     identity.clean(saved)
     identity.place_disks(saved, places, node.host.exists, {})
     if nvram:

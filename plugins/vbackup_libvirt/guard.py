@@ -37,6 +37,7 @@ class Guard:
             "machine": machine.name,
             "uuid": machine.uuid,
             "scratch": str(job.scratch),
+            "owed": str(machine.node.owed(job.scratch.name).path.absolute()),
         }
         with suppress(BrokenPipeError):  # wait_ready() tells
             self._tell(json.dumps(order))

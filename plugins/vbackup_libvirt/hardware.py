@@ -117,9 +117,8 @@ def _add_disks(devices: Element, machine: MachineDescription, places: Sequence[P
     bus, letter = ("scsi" if scsi else "virtio", "s" if scsi else "v") if virtio else ("sata", "s")
     if scsi:
         SubElement(devices, "controller", type="scsi", model="virtio-scsi")
-    orders = {p.key: d.boot_order for p in places if (d := by_key.get(p.key)) and d.boot_order is not None}
-    taken = {nic.boot_order for nic in machine.nics}
-    if not orders and places and not taken - {None}:
+    orders = {p.key: d.boot_order for p in places if (d := by_key.get(p.key)) and d.boot_order}  # from 1
+    if not orders and places and not any(nic.boot_order for nic in machine.nics):
         orders = {places[0].key: 1}
     for number, place in enumerate(places):
         disk = SubElement(devices, "disk", type="block" if place.is_device else "file", device="disk")
@@ -150,7 +149,7 @@ def _add_nic(devices: Element, nic: Nic, around: Surroundings, *, virtio: bool, 
     SubElement(interface, "model", type="virtio" if virtio else "e1000e")
     if not nic.connected or not network:
         SubElement(interface, "link", state="down")
-    if nic.boot_order is not None:
+    if nic.boot_order:
         SubElement(interface, "boot", order=str(nic.boot_order))
 
 
@@ -165,7 +164,8 @@ def backend(nic: Nic, around: Surroundings) -> tuple[str, str]:
     Raises: `ConfigError` when the mapping leads to a network that is not there.
     """
     wanted = around.mapping.get(nic.network, nic.network)
-    if wanted.startswith("bridge:"):
+    # Only the option may lead to a bridge of the host: the name of a network is what a restore point says.
+    if nic.network in around.mapping and wanted.startswith("bridge:"):
         return "bridge", wanted.removeprefix("bridge:")
     if wanted and wanted in around.networks:
         return "network", wanted

@@ -15,13 +15,14 @@ class CaptureEntry(Entry):
     """The directory of its scratch files and of the NBD socket of its backup job."""
     frozen: bool = False
     """The guest may be frozen, or may yet freeze: its agent has not said that it is thawed."""
-    paused: bool = False
-    """The machine, which ran, may be paused for its memory's sake."""
+    paused: tuple[str, ...] = ()
+    """Names of the marks (`Node.owed`) of pauses for its memory's sake: this run's, and those that an earlier one could
+    not undo. Where the mark is gone, so is the pause."""
 
     @property
     def lasts(self) -> bool:
         """See `Entry.lasts`."""
-        return self.frozen or self.paused
+        return self.frozen or bool(self.paused)
 
 
 class Made(Entry):

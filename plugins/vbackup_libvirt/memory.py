@@ -8,12 +8,13 @@ is resumed. The pause lasts as long as writing the memory; see `pause` for how i
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from xml.etree import ElementTree as ET
 from xml.etree.ElementTree import Element, SubElement
 
 from vbackup.api import GuestError, Quiesce, Unavailable, VBackupError
+from vbackup.api.clock import now
 from vbackup_libvirt import document, pause, scratch
 from vbackup_libvirt.capture import Plan
 from vbackup_libvirt.connection import library
@@ -34,10 +35,14 @@ _WHOLE = "%4096"
 
 
 class Memory:
-    """How it went: ``path`` is where the memory of the moment is, on the host; ``notes`` say why there is none."""
+    """How it went: ``path`` is where the memory of the moment is, on the host; ``notes`` say why there is none.
+
+    ``since`` is when the machine stood still: the moment, however long the saving takes.
+    """
 
     def __init__(self) -> None:
         self.path: str | None = None
+        self.since = now()
         self.notes: list[str] = []
 
     def fail(self, why: str) -> None:
@@ -61,23 +66,31 @@ def saved(
         yield memory
         return
     hold = Pause(machine, guard, journal)
+    path = str(job.scratch / KEY)
     with ExitStack() as stack:
+        if missing := stack.enter_context(scratch.claimed(machine.node, path, document.memory(live), planned.size)):
+            memory.fail(f"{missing} bytes more must be free in {machine.node.scratch} for it")
+            yield memory
+            return
         if not pause.is_paused(machine):
             stack.callback(hold.release)
             hold.begin()
+        memory.since = now()
         try:
-            memory.path = _save(machine, job)
+            memory.path = _save(machine, path)
         except Unavailable:
             raise
         except VBackupError as error:
             stack.close()  # the backup of the disks goes on without
             memory.fail(_too_long(machine) if hold.took_too_long else error.message)
+            _drop(machine, path)
         yield memory
         if memory.path is not None and not pause.is_paused(machine):
             why = _too_long(machine) if hold.took_too_long else "something else resumed the machine too early"
             if planned.request.quiesce is Quiesce.YES:  # it was not frozen, for the memory's sake
                 raise GuestError(f"{machine.name}: its memory could not be captured: {why}", transient=True)
             memory.fail(why)
+            _drop(machine, path)
     memory.notes += hold.notes
 
 
@@ -88,9 +101,6 @@ def _obstacle(planned: Plan, live: Element) -> str | None:
     captured = {disk.key for disk in planned.disks}
     if missing := [disk.key for disk in document.disks(live) if disk.is_written and disk.key not in captured]:
         return f"it goes with all disks that the machine is at work on, and {', '.join(missing)} is not captured"
-    free, needed = scratch.room(machine.node, planned.size)
-    if free < needed + document.memory(live):
-        return f"{needed + document.memory(live) - free} bytes more must be free in {machine.node.scratch} for it"
     return None
 
 
@@ -99,8 +109,13 @@ def _too_long(machine: Machine) -> str:
     return f"writing it took longer than the {limit} s for which the machine may be paused (`pause_timeout`)"
 
 
-def _save(machine: Machine, job: BackupJob) -> str:
-    path = str(job.scratch / KEY)
+def _drop(machine: Machine, path: str) -> None:
+    """Give its space to the scratch files of the disks at once: their capture may take hours."""
+    with suppress(VBackupError):  # it goes with the directory
+        machine.node.host.remove_tree(path)
+
+
+def _save(machine: Machine, path: str) -> str:
     root = Element("domainsnapshot")
     SubElement(root, "memory", snapshot="external", file=path)
     disks = SubElement(root, "disks")

@@ -14,6 +14,7 @@ from vbackup_libvirt import document
 from vbackup_libvirt.connection import Connection, library, translated
 from vbackup_libvirt.journal import CaptureEntry, RestoreEntry
 from vbackup_libvirt.options import LibvirtOptions
+from vbackup_libvirt.owed import Owed
 from vbackup_qemu.host import Host, LocalHost, SshHost
 from vbackup_undo.journal import Journals
 
@@ -33,6 +34,7 @@ class Node:
         self.captures = Journals(context.state_dir, "capture", CaptureEntry)
         self.restores = Journals(context.state_dir, "restore", RestoreEntry)
         self._scratch = options.scratch
+        self._state_dir = context.state_dir
 
     @property
     def is_session(self) -> bool:
@@ -60,6 +62,10 @@ class Node:
         if self.is_session:
             return self._user_dir("XDG_CONFIG_HOME", ".config") / "libvirt/qemu/swtpm" / uuid
         return PurePosixPath("/var/lib/libvirt/swtpm") / uuid
+
+    def owed(self, name: str) -> Owed:
+        """Return the mark of a pause; ``name`` is that of the scratch directory of the capture that pauses."""
+        return Owed(self._state_dir / f"owed-{name}")
 
     def machine(self, name: str) -> Machine:
         """Return a machine by its name. Raises: `NotFound`, `Unavailable`."""

@@ -1,18 +1,21 @@
 """Pausing a machine for a while: always undone, whatever becomes of us.
 
 A guest that stays paused is as good as dead. So three see to it that it goes on, as with a freeze: this process on
-every way out; the child of `guard` when this process dies or the time is up; and the journal, by a sweep.
+every way out; the child of `guard` when this process dies or the time is up; and the journal, by a sweep. A mark,
+`owed`, tells each of them whether one of the others has.
 """
 
 from __future__ import annotations
 
 import time
+from pathlib import PurePosixPath
 
 from vbackup.api import NotFound, Unavailable, VBackupError
 from vbackup_libvirt.connection import library
 from vbackup_libvirt.guard import Guard
 from vbackup_libvirt.journal import CaptureEntry
 from vbackup_libvirt.node import Machine
+from vbackup_libvirt.owed import Owed
 from vbackup_undo.journal import Journal
 
 
@@ -25,23 +28,43 @@ class Pause:
         self._guard = guard
         self._journal = journal
         self._began = time.monotonic()
+        self._name = ""
+        self._run = ""
+        self._is_unknown = False
 
     def begin(self) -> None:
         """Pause it, and have that undone by others if we die."""
-        self._journal.update(paused=True)
+        entry = self._journal.entry
+        assert entry is not None  # noqa: S101 - for the type checker: a capture is journaled before it does anything
+        self._name, self._run = PurePosixPath(entry.scratch).name, run_of(self._machine)
+        self._journal.update(paused=(*entry.paused, self._name))  # first: the mark is found by it
+        self._owed.make(self._run)
         self._guard.paused()
         self._began = time.monotonic()
         try:
             self._machine.ask("pausing it", lambda domain: domain.suspend())
         except Unavailable:
+            self._is_unknown = True
             self._guard.resume()  # libvirt may yet do what it was asked to
             raise
 
+    @property
+    def _owed(self) -> Owed:
+        return self._machine.node.owed(self._name)
+
     def release(self) -> None:
-        """Resume it; where that cannot be done now the guard goes on, and the journal says so."""
-        if resume(self._machine):
+        """Resume it; where that cannot be done now the guard goes on, and the journal says so.
+
+        So too after a pause of which nobody knows whether it was made: a machine that runs may be paused yet.
+        """
+        if not self._run:  # we have not come to it
+            return
+        if resume(self._machine, self._run) and not self._is_unknown:
+            self._owed.settle()
             self._guard.resumed()
-            self._journal.update(paused=False)
+            entry = self._journal.entry
+            earlier = () if entry is None else tuple(name for name in entry.paused if name != self._name)
+            self._journal.update(paused=earlier)
             return
         self._guard.resume()
         self.notes.append(
@@ -67,14 +90,40 @@ def is_paused(machine: Machine) -> bool:
     return bool(state(machine)[0] == library().VIR_DOMAIN_PAUSED)
 
 
-def resume(machine: Machine) -> bool:
+def run_of(machine: Machine) -> str:
+    """Return what tells this run of a machine from its next: a pause ends with it.
+
+    libvirt numbers the runs, and begins anew when the host is started.
+    """
+    boot = machine.node.host.read_file("/proc/sys/kernel/random/boot_id").decode().strip()
+    return f"{boot} {machine.ask('asking for its number', lambda domain: domain.ID())}"
+
+
+def settle(machine: Machine, owed: Owed) -> bool:
+    """Resume a machine if that is still owed to it; whether it is not any more."""
+    try:
+        run = owed.run
+        if run is None:
+            return True
+        if not resume(machine, run):
+            return False
+        owed.settle()
+    except VBackupError:
+        return False
+    return True
+
+
+def resume(machine: Machine, run: str) -> bool:
     """Let a machine that we have paused go on, as often as you like; whether it is sure to do so, or to be off.
 
-    One that is paused for another reason than a request, such as an I/O error or a snapshot by others, is left.
+    One that is paused for another reason than a request, such as an I/O error or a snapshot by others, is left, and so
+    is one that has been off since: ``run`` is what `run_of` was at the pause.
     """
     libvirt = library()
     try:
         if state(machine) != (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_USER):
+            return True
+        if run_of(machine) != run:
             return True
         # libvirt goes on saving when who asked for it is dead, and nothing can be resumed meanwhile.
         stats = machine.ask("looking for jobs", lambda domain: domain.jobStats())

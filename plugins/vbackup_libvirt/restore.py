@@ -239,7 +239,7 @@ class OpenRestoration:
         goal = self._goal
         assert goal.domain is not None  # noqa: S101 - a machine that has memory is defined
         try:
-            awake.go_on(self._node, goal.name, goal.places, document.nvram(goal.domain), self._memory)
+            awake.go_on(self._node, goal.name, goal.uuid, goal.places, document.nvram(goal.domain), self._memory)
         except VBackupError as error:
             goal.notes.append(
                 f"it could not go on from its memory, and is off: {error}; start it to boot it as after a power "

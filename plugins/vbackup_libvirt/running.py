@@ -38,7 +38,7 @@ def capture_running(machine: Machine, request: CaptureRequest, journal: Journal[
         uuid=machine.uuid,
         scratch=str(job.scratch),
         frozen=journal.entry is not None and journal.entry.frozen,  # an earlier run could not thaw it
-        paused=journal.entry is not None and journal.entry.paused,
+        paused=journal.entry.paused if journal.entry is not None else (),
     )
     with (
         guarded(job) as guard,
@@ -120,6 +120,7 @@ def _begin(planned: Plan, live: Element, job: BackupJob, guard: Guard, journal: 
         files, notes = state.read(machine.node, machine.uuid, live)
     if memory.path is not None and request.quiesce is not Quiesce.NO:
         notes.append("the guest was not frozen: its memory is of the same moment as its disks")
+    time = time if memory.path is None else memory.since
     return _Moment(time, freeze.frozen, memory.path, files, [*notes, *memory.notes, *freeze.notes])
 
 

@@ -11,7 +11,7 @@ from vbackup_libvirt.freeze import thaw
 from vbackup_libvirt.job import BackupJob
 from vbackup_libvirt.journal import CaptureEntry
 from vbackup_libvirt.node import Machine, Node
-from vbackup_libvirt.pause import resume
+from vbackup_libvirt.pause import settle
 from vbackup_libvirt.restore import undo
 from vbackup_libvirt.tracking import Since
 from vbackup_qemu import image
@@ -39,14 +39,15 @@ def undo_capture(node: Node, journal: Journal[CaptureEntry]) -> list[str]:
     if entry is None:
         return []
     machine = Machine(node, entry.machine, entry.uuid)
-    resumed = not entry.paused or resume(machine)  # first: the agent of a paused guest does not answer
+    # First: the agent of a paused guest does not answer.
+    paused = tuple(name for name in entry.paused if not settle(machine, node.owed(name)))
     thawed = not entry.frozen or thaw(machine) is not None
     with suppress(NotFound):
         BackupJob(machine, PurePosixPath(entry.scratch)).end()
     node.host.remove_tree(entry.scratch)
-    if not resumed:
+    journal.update(paused=paused)
+    if paused:
         return [f"could not resume {entry.machine}, which a capture may have left paused: libvirt does not do it"]
-    journal.update(paused=False)
     if not thawed:
         return [f"could not thaw {entry.machine}, which a capture may have left frozen: its agent does not answer"]
     journal.update(frozen=False)

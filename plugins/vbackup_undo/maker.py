@@ -18,15 +18,16 @@ class Maker(BaseModel):
     owner: str
     """The repository that it worked for."""
     host: str
-    """For people to read: many hosts are called localhost."""
     machine: str = ""
-    """The host's machine-id(5), empty where it has none; then its name must do."""
+    """The host's machine-id(5), empty where it has none."""
     boot: str
     pid: int
     start: int
     """Clock ticks from the boot to its start (proc(5), stat, field 22): tells a pid that was used again."""
     created: int = 0
     """Seconds since the epoch."""
+    pids: str = ""
+    """Its PID namespace (namespaces(7)), in which alone its pid means something; empty where that was not recorded."""
 
     @classmethod
     def here(cls, owner: str, created: int) -> Self:
@@ -40,6 +41,7 @@ class Maker(BaseModel):
             pid=pid,
             start=_start(pid),
             created=created,
+            pids=_pids(),
         )
 
     @classmethod
@@ -51,10 +53,16 @@ class Maker(BaseModel):
             return None
 
     def is_here(self) -> bool:
-        """Whether it is or was on this host, where its end can be known."""
-        if self.machine:
-            return self.machine == _machine()
-        return self.host == socket.gethostname()
+        """Whether it is or was on this host, where its end can be known.
+
+        No single thing tells hosts apart: cloned ones share their machine-id, many are called localhost, containers
+        share their host's boot. What was made since we booted, but in another boot, was made elsewhere.
+        """
+        if (self.machine and self.machine != _machine()) or self.host != socket.gethostname():
+            return False
+        if self.boot != _boot():
+            return self.created < _booted()
+        return self.pids in {"", _pids()}
 
     def is_this(self) -> bool:
         """Whether it is this very process."""
@@ -77,6 +85,16 @@ def _machine() -> str:
 
 def _boot() -> str:
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def _booted() -> int:
+    """Return when this host was booted (proc(5), stat, btime), in seconds since the epoch."""
+    lines = Path("/proc/stat").read_text().splitlines()
+    return next((int(line.split()[1]) for line in lines if line.startswith("btime ")), 0)
+
+
+def _pids() -> str:
+    return str(Path("/proc/self/ns/pid").stat().st_ino)
 
 
 def _start(pid: int) -> int:

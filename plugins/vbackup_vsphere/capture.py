@@ -69,7 +69,7 @@ def _snapshot(
         held = Held(session, plan, made.snapshot, untracked, notes)
         sources = held.sources(stack, turn)
         files = nvram.read(session, plan, notes)
-        kept = memory.kept(session, plan, made.snapshot, files, notes, held.verify) if made.memory else None
+        kept = memory.kept(session, plan, made.snapshot, files, notes, held.verify, stack) if made.memory else None
         yield OpenCapture(
             machine=plan.machine,
             time=made.time,
@@ -102,13 +102,20 @@ def _freeze(session: Session, plan: Plan, name: str, notes: list[str], untracked
 
     Not in a group, whose moment is the first one's.
     """
-    made = moment.freeze(session, plan, name, notes)
+    said: list[str] = []
+    made = moment.freeze(session, plan, name, said)
+    if _begins_tracking(session, plan, made, untracked):
+        what = f"removing the first snapshot of {plan.found.name}, which its change tracking began with"
+        snapshot.remove(session, plan.found.ref, what, lambda one: one.name == name)
+        said = []  # what was said of the one that is gone
+        made = moment.freeze(session, plan, name, said)
+    notes += said
+    return made
+
+
+def _begins_tracking(session: Session, plan: Plan, made: Moment, untracked: str | None) -> bool:
     just_on = untracked is None and not plan.facts.get("config.changeTrackingEnabled")
     if not just_on or plan.request.moment is not None:
-        return made
+        return False
     devices = session.get(made.snapshot.ref, "config.hardware.device").get("config.hardware.device", ())
-    if any(disk.change_id for disk in hardware.disks(session, devices)):
-        return made
-    what = f"removing the first snapshot of {plan.found.name}, which its change tracking began with"
-    snapshot.remove(session, plan.found.ref, what, lambda one: one.name == name)
-    return moment.freeze(session, plan, name, [])
+    return not any(disk.change_id for disk in hardware.disks(session, devices))

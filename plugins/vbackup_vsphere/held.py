@@ -13,6 +13,7 @@ from vbackup_vsphere.limits import Turn
 from vbackup_vsphere.plan import Plan
 from vbackup_vsphere.readers.base import Frozen
 from vbackup_vsphere.readers.choose import make_ways, open_reader
+from vbackup_vsphere.readers.vddk import Vddk
 from vbackup_vsphere.session import Session
 from vbackup_vsphere.snapshot import Snapshot
 from vbackup_vsphere.source import VmSource
@@ -29,7 +30,9 @@ class Held:
         self._untracked = untracked
         self._notes = notes
         self._ways = make_ways(session.options)
+        self._by_path: set[str] = set()  # disks whose layers may be opened again; VDDK keeps them open
         self.disks = self._read_disks()
+        self._has_others = any(one.ref != made.ref for one in snapshot.of_machine(session, plan.found.ref))
 
     def sources(self, stack: Any, turn: Turn) -> list[VmSource]:
         """Open all disks for reading, until ``stack`` ends."""
@@ -41,10 +44,12 @@ class Held:
             return None
         disks = {disk.key: kept for disk in self.disks if (kept := TrackedDisk.of(disk)) is not None}
         found, owner = self._plan.found, self._plan.request.owner
-        return Since(owner=owner, vm=found.uuid, disks=disks).dump() if disks else None
+        if not disks:
+            return None
+        return Since(owner=owner, vm=found.uuid, disks=disks, had_snapshots=self._has_others).dump()
 
     def verify(self) -> None:
-        """Raise `CaptureLost` unless the snapshot is there and its disks are the files that they were."""
+        """Raise `CaptureLost` unless the snapshot is there and its disks are those that they were."""
         name = self._plan.found.name
         try:
             there = snapshot.of_machine(self._session, self._plan.found.ref)
@@ -52,8 +57,14 @@ class Held:
             raise CaptureLost(f"{name} was removed while it was captured") from error
         if self._made not in there:
             raise CaptureLost(f"the snapshot of {name} was removed by someone else while it was captured")
-        if [disk.file for disk in self._read_disks()] != [disk.file for disk in self.disks]:
-            raise CaptureLost(f"the disks of {name} were moved while it was captured")
+        for then, now in zip(self.disks, self._read_disks(), strict=True):
+            if _identity(now) != _identity(then):
+                raise CaptureLost(f"disk {then.key} of {name} was moved or replaced while it was captured")
+            if now.file != then.file and then.key in self._by_path:
+                raise CaptureLost(
+                    f"the snapshot below that of {name} was removed, and merged, while disk {then.key} was read",
+                    hint="does another host back it up at the same time?",
+                )
 
     def _read_disks(self) -> tuple[VmDisk, ...]:
         """Return the disks that were planned as the snapshot holds them."""
@@ -63,11 +74,17 @@ class Held:
         except NotFound as error:
             raise CaptureLost(f"the snapshot of {name} was removed by someone else") from error
         held = {disk.key: disk for disk in hardware.disks(self._session, facts.get("config.hardware.device", ()))}
+        unplanned = held.keys() - {disk.key for disk in self._plan.disks} - self._plan.request.exclude
+        for key in sorted(unplanned):
+            if held[key].left_out is None:
+                raise CaptureLost(f"disk {key} of {name} was added, or became one to capture, just before the backup")
         frozen = []
         for disk in self._plan.disks:
             now = held.get(disk.key)
             if now is None or (now.size, now.uuid) != (disk.size, disk.uuid):
                 raise CaptureLost(f"disk {disk.key} of {name} was removed, resized or replaced just before the backup")
+            if now.left_out is not None:
+                raise CaptureLost(f"disk {disk.key} of {name} became {now.left_out} just before the backup")
             frozen.append(now)
         return tuple(frozen)
 
@@ -76,6 +93,8 @@ class Held:
         plan = self._plan
         frozen = Frozen(self._session, plan.found.name, plan.found.moid, self._made.moid, plan.datacenter)
         with open_reader(self._ways, frozen, disk) as (reader, way, notes):
+            if way != Vddk.name:
+                self._by_path.add(disk.key)
             self._notes += [note for note in notes if note not in self._notes]
             changed = self._changed(disk, way if reader.is_sequential else None)
             yield VmSource(disk, reader, changed, self._in_use(disk), turn.begin, self.verify)
@@ -125,3 +144,11 @@ class Held:
             )
 
         return query
+
+
+def _identity(disk: VmDisk) -> tuple[str, str, str | None]:
+    """Return what stays as long as it is the same disk in the same place.
+
+    Its layer's file does not: it is merged into the one below when somebody removes the snapshot below ours.
+    """
+    return tracking.base_file(disk.file), disk.uuid, disk.change_id

@@ -6,17 +6,37 @@ import json
 from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
+from pydantic import BaseModel, TypeAdapter
 from pyVmomi import vim
 
 from vbackup.api import NotFound, Unavailable, VBackupError
+from vbackup_vsphere.login import Unauthorized
 from vbackup_vsphere.properties import Row, moid
 from vbackup_vsphere.session import Session
 
 Labels = frozenset[tuple[str, str]]
 _BATCH = 500
+T = TypeVar("T")
+
+
+class _Object(BaseModel):
+    id: str
+
+
+class _Attached(BaseModel):
+    object_id: _Object
+    tag_ids: list[str] | None
+
+
+class _Category(BaseModel):
+    name: str
+
+
+class _Tag(_Category):
+    category_id: str
 
 
 def labels(session: Session, rows: list[Row]) -> dict[str, Labels]:
@@ -54,10 +74,10 @@ def _tags(session: Session, moids: list[str]) -> Iterator[tuple[str, str]]:
         for start in range(0, len(moids), _BATCH):
             batch = [{"id": moid, "type": "VirtualMachine"} for moid in moids[start : start + _BATCH]]
             for attached in rest.attached(batch):
-                for tag in attached["tag_ids"] or ():
+                for tag in attached.tag_ids or ():
                     if tag not in names:
                         names[tag] = rest.name_of(tag)
-                    yield attached["object_id"]["id"], names[tag]
+                    yield attached.object_id.id, names[tag]
 
 
 @contextmanager
@@ -94,36 +114,44 @@ class _Rest:
     def log_in(self) -> None:
         """Raises: `NotFound` when this API is not there."""
         user, password, _ = self._session.vddk_credentials()
+        self._session.rest_refused.check(password)
         basic = b64encode(user.encode() + b":" + password).decode()
-        self._id = str(self._ask("POST", self._login, {"Authorization": f"Basic {basic}"}))
+        try:
+            self._id = self._ask(str, "POST", self._login, {"Authorization": f"Basic {basic}"})
+        except Unauthorized as error:
+            self._session.rest_refused.remember(password, error)
+            raise
 
     def log_out(self) -> None:
         """End the session, which would stay for hours."""
-        self._ask("DELETE", self._login)
+        self._send("DELETE", self._login)
 
-    def attached(self, objects: list[dict[str, str]]) -> list[dict[str, Any]]:
-        """Return ``{"object_id": {"id": ...}, "tag_ids": [...]}`` of those that have some."""
-        found: list[dict[str, Any]] = self._ask("POST", self._attached, body={"object_ids": objects})
-        return found
+    def attached(self, objects: list[dict[str, str]]) -> list[_Attached]:
+        """Return the tags of those that have some."""
+        return self._ask(list[_Attached], "POST", self._attached, body={"object_ids": objects})
 
     def name_of(self, tag: str) -> str:
         """Return ``category/name``."""
-        one = self._ask("GET", self._tag + quote(tag, safe=":"))
-        category = one["category_id"]
+        one = self._ask(_Tag, "GET", self._tag + quote(tag, safe=":"))
+        category = one.category_id
         if category not in self._categories:
-            self._categories[category] = self._ask("GET", self._category + quote(category, safe=":"))["name"]
-        return f"{self._categories[category]}/{one['name']}"
+            asked = self._ask(_Category, "GET", self._category + quote(category, safe=":"))
+            self._categories[category] = asked.name
+        return f"{self._categories[category]}/{one.name}"
 
-    def _ask(self, method: str, path: str, headers: dict[str, str] | None = None, body: Any = None) -> Any:
+    def _ask(self, kind: type[T], method: str, path: str, headers: dict[str, str] | None = None, body: Any = None) -> T:
+        text = self._send(method, path, headers, body)
+        try:
+            return TypeAdapter(kind).validate_python(self._value(json.loads(text)))
+        except ValueError:  # pydantic's too; from None, for it quotes what may be the key of a session
+            raise Unavailable(f"{self._session.alias}: {path} answers what we do not understand") from None
+
+    def _send(self, method: str, path: str, headers: dict[str, str] | None = None, body: Any = None) -> bytes:
         sent = {"vmware-api-session-id": self._id} if self._id else {}
         sent |= {"Content-Type": "application/json", **(headers or {})}
         data = json.dumps(body).encode() if body is not None else None
         with self._session.open(method, path, headers=sent, body=data) as answer:
-            text = answer.read()
-        try:
-            return self._value(json.loads(text)) if text else None
-        except (ValueError, KeyError, TypeError) as error:
-            raise Unavailable(f"{self._session.alias}: {path} answers what is no JSON: {text[:80]!r}") from error
+            return answer.read()
 
     def _value(self, answer: Any) -> Any:
         return answer

@@ -10,12 +10,32 @@ from pyVmomi import vim, vmodl
 from vbackup.api import AccessDenied, ConfigError, Unavailable, VBackupError
 from vbackup_vsphere.faults import TRANSPORT, translate
 from vbackup_vsphere.options import VsphereOptions
-from vbackup_vsphere.properties import moid
+from vbackup_vsphere.properties import given, moid, read_one
 from vbackup_vsphere.stub import LoginStub, Stub, best_version
 from vbackup_vsphere.trust import Trust
 from vbackup_vsphere.web import Answer, Web
 
 _VERSIONS = "/sdk/vimServiceVersions.xml"
+
+
+class Unauthorized(AccessDenied):
+    """The host does not take the credentials that it was sent (HTTP status 401)."""
+
+
+class Refused:
+    """The password that was refused: it is not sent again, for vCenter locks accounts."""
+
+    def __init__(self) -> None:
+        self._known: tuple[bytes, AccessDenied] | None = None
+
+    def check(self, password: bytes) -> None:
+        """Raises: `AccessDenied`, the remembered one, when it is this password."""
+        if self._known is not None and self._known[0] == password:
+            raise AccessDenied(self._known[1].message, hint=self._known[1].hint)
+
+    def remember(self, password: bytes, error: AccessDenied) -> None:
+        """Never send this password again."""
+        self._known = (password, error)
 
 
 class Login:
@@ -32,7 +52,7 @@ class Login:
         self._trust = trust
         self._web = web
         self._version = ""
-        self._refused: tuple[bytes, AccessDenied] | None = None
+        self._refused = Refused()
 
     def stub(self) -> Stub:
         """Return a stub without a session, of the newest API version that both sides know. Raises: `Unavailable`."""
@@ -46,8 +66,7 @@ class Login:
         """
         what = f"{self._alias}: logging in to {self._options.host} as {self._options.user}"
         password = self._options.password.resolve()
-        if self._refused is not None and self._refused[0] == password:
-            raise AccessDenied(self._refused[1].message, hint=self._refused[1].hint)
+        self._refused.check(password)
         try:
             text = password.decode()
         except UnicodeDecodeError:
@@ -59,7 +78,7 @@ class Login:
             denied = AccessDenied(
                 translate(what, error, moid).message, hint="is `user` like administrator@vsphere.local?"
             )
-            self._refused = (password, denied)
+            self._refused.remember(password, denied)
             raise denied from error
         except (vmodl.MethodFault, *TRANSPORT) as error:
             raise translate(what, error, moid) from error
@@ -67,13 +86,13 @@ class Login:
             login.drop()
 
     def _log_in(self, login: LoginStub, password: str, stub: Stub) -> Any:
-        manager = vim.ServiceInstance("ServiceInstance", login).RetrieveContent().sessionManager
+        manager = given(vim.ServiceInstance("ServiceInstance", login).RetrieveContent(), "its content").sessionManager
         if manager is None:
             raise Unavailable(f"{self._alias}: {self._options.host} has no sessions", transient=False)
         try:
             manager.Login(self._options.user, password, None)
             stub.adopt(login.cookie)
-            return vim.ServiceInstance("ServiceInstance", stub).RetrieveContent()
+            return given(vim.ServiceInstance("ServiceInstance", stub).RetrieveContent(), "its content")
         except BaseException:
             log_out(manager)
             raise
@@ -92,6 +111,16 @@ class Login:
             said = f"GET {_VERSIONS} says {status}" if status != 200 else "it offers no version of the API that we know"
             raise Unavailable(f"{what}: it is no vCenter and no ESXi host: {said}", transient=status >= 500)
         return version
+
+
+def has_ended(content: Any) -> bool:
+    """Whether the host does not know the session of a `vim.ServiceInstanceContent` any more."""
+    try:
+        return read_one(content, content.sessionManager, ["currentSession"]).get("currentSession") is None
+    except vim.fault.NotAuthenticated:
+        return True
+    except (VBackupError, vmodl.MethodFault, *TRANSPORT):
+        return False
 
 
 def log_out(manager: Any) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from typing import Any
 
-from vbackup.api import Block, CaptureLost, Extent, Kind, NotFound, Range, SourceDisk, Unavailable, VBackupError
+from vbackup.api import Block, Extent, Kind, NotFound, Range, SourceDisk, Unavailable, VBackupError
 from vbackup_vsphere import folder
 from vbackup_vsphere.plan import Plan
-from vbackup_vsphere.readers.files import split_path
+from vbackup_vsphere.readers.datastore import DatastoreReader, Requests
+from vbackup_vsphere.readers.files import DatastoreFile, split_path
 from vbackup_vsphere.session import Session
 from vbackup_vsphere.snapshot import Snapshot
 
@@ -19,10 +21,9 @@ class MemoryFile:
     key = "memory"
     full_reason: str | None = "memory is always read in full"
 
-    def __init__(self, session: Session, url: str, size: int, verify: Callable[[], None]) -> None:
+    def __init__(self, requests: Requests, size: int, verify: Callable[[], None]) -> None:
         self.size = size
-        self._session = session
-        self._url = url
+        self._reader = DatastoreReader(requests)
         self._verify = verify
 
     def extents(self, *, full: bool) -> Iterator[Extent]:  # noqa: ARG002 - nothing is known of what changed
@@ -32,46 +33,49 @@ class MemoryFile:
 
     def read(self, ranges: Iterable[Range]) -> Iterator[Block]:
         """See `SourceDisk.read`."""
-        for offset, length in ranges:
-            try:
-                yield Block(offset, self._piece(offset, length))
-            except NotFound as error:
-                self._verify()
-                raise CaptureLost(f"the file of the memory is gone: {error.message}") from error
-
-    def _piece(self, offset: int, length: int) -> bytes:
-        wanted = {"Range": f"bytes={offset}-{offset + length - 1}"}
-        data = bytearray()
-        with self._session.open("GET", self._url, headers=wanted) as answer:
-            if answer.status != 206:
-                raise Unavailable(f"the file of the memory: {answer.status} instead of a part of it", transient=False)
-            while len(data) < length and (piece := answer.read(length - len(data))):
-                data += piece
-        if len(data) != length:
-            raise Unavailable(f"the file of the memory: {len(data)} bytes came instead of {length}")
-        return bytes(data)
+        try:
+            yield from self._reader.read(ranges)
+        except VBackupError:
+            self._verify()  # when the snapshot is gone, that is why
+            raise
 
 
 def kept(
-    session: Session, plan: Plan, made: Snapshot, files: dict[str, bytes], notes: list[str], verify: Callable[[], None]
+    session: Session,
+    plan: Plan,
+    made: Snapshot,
+    files: dict[str, bytes],
+    notes: list[str],
+    verify: Callable[[], None],
+    stack: ExitStack,
 ) -> SourceDisk | None:
     """Return what the snapshot ``made`` keeps of the memory, and add its device state to ``files`` as ``vmsn``.
 
-    None and a note where it cannot be read: the disks are worth keeping all the same.
+    It can be read until ``stack`` ends. None and a note where it cannot be: the disks are worth keeping all the same.
     """
     try:
         state, content = _files(session, plan, made)
-        files["vmsn"] = folder.fetch(session, plan.datacenter, state.name)
-        url = split_path(content.name, plan.datacenter).url()
-        with session.open("HEAD", url) as answer:
-            size = int(answer.headers.get("Content-Length") or 0)
-        if size <= 0:
-            raise NotFound(f"{content.name} is empty")
+        data = folder.fetch(session, plan.datacenter, state.name, state.size)
+        file = split_path(content.name, plan.datacenter)
+        size = _size(session, file, content)
     except VBackupError as error:
-        files.pop("vmsn", None)
         notes.append(f"the memory is not captured: {error}")
         return None
-    return MemoryFile(session, url, size, verify)
+    files["vmsn"] = data
+    requests = stack.enter_context(Requests(session, file, size, f"the memory of {plan.found.name}"))
+    return MemoryFile(requests, size, verify)
+
+
+def _size(session: Session, file: DatastoreFile, info: Any) -> int:
+    """Return how many bytes a file has, by the host's answer and its ``FileInfo``."""
+    with session.open("HEAD", file.url()) as answer:
+        told = answer.headers.get("Content-Length") or ""
+    if not told.isdecimal() or not int(told):
+        raise Unavailable(f"{info.name}: the host says that it has {told or 'unknown'} bytes", transient=False)
+    size = int(told)
+    if info.size is not None and info.size >= 0 and info.size != size:
+        raise Unavailable(f"{info.name}: the host tells of {size} bytes instead of {info.size}", transient=False)
+    return size
 
 
 def _files(session: Session, plan: Plan, made: Snapshot) -> tuple[Any, Any]:

@@ -8,6 +8,7 @@ from datetime import datetime
 from vbackup.api import (
     AccessDenied,
     Busy,
+    CaptureLost,
     GuestError,
     NoSpace,
     NotFound,
@@ -39,10 +40,11 @@ class Moment:
 
 def freeze(session: Session, plan: Plan, name: str, notes: list[str]) -> Moment:
     """Make the snapshot ``name``. Raises: `GuestError` when it must be quiesced and cannot be; `NoSpace`, `Busy`."""
+    plan = plan.now(session)
     if plan.request.memory and plan.running:
         return _with_memory(session, plan, name, notes)
     if not _wanted(plan, notes):
-        return _clean(plan, _make(session, plan, name))
+        return _clean(session, plan, _make(session, plan, name), notes)
     try:
         made = _make(session, plan, name, quiesce=True)
     except _FOR_GOOD:
@@ -99,7 +101,13 @@ def _make(session: Session, plan: Plan, name: str, *, memory: bool = False, quie
     return Moment(made, time, quiesced=False, memory=memory)
 
 
-def _clean(plan: Plan, moment: Moment) -> Moment:
-    """A machine that is off is consistent if its guest shut itself down."""
+def _clean(session: Session, plan: Plan, moment: Moment, notes: list[str]) -> Moment:
+    """A machine that is off is consistent if its guest shut itself down, and if it stayed off for the moment."""
+    if not plan.running and plan.now(session).running:
+        what = f"{plan.found.name} was switched on while its snapshot was made"
+        if plan.request.quiesce is Quiesce.YES:
+            raise CaptureLost(f"{what}, so that it may have been running unfrozen")
+        notes.append(f"{what}: the capture is crash-consistent")
+        return moment
     off = not plan.running and bool(plan.facts.get("runtime.cleanPowerOff"))
     return replace(moment, quiesced=off)

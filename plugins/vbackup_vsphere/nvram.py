@@ -14,11 +14,11 @@ def read(session: Session, plan: Plan, notes: list[str]) -> dict[str, bytes]:
         return {}
     try:
         files = session.get(plan.found.ref, "layoutEx.file").get("layoutEx.file", ())
-        path = next((one.name for one in files if one.type == "nvram"), None)
-        if path is None:
+        file = next((one for one in files if one.type == "nvram"), None)
+        if file is None:
             notes.append("the firmware variables are not captured: vSphere names no nvram file")
             return {}
-        return {"nvram": folder.fetch(session, plan.datacenter, path)}
+        return {"nvram": folder.fetch(session, plan.datacenter, file.name, file.size)}
     except VBackupError as error:
         notes.append(f"the firmware variables are not captured: {error}")
         return {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pyVmomi import vim
@@ -13,18 +13,18 @@ from vbackup_undo.maker import Maker
 from vbackup_vsphere import describe, hardware, places, snapshot
 from vbackup_vsphere.disks import VmDisk
 from vbackup_vsphere.inventory import Found
+from vbackup_vsphere.session import Session
 from vbackup_vsphere.site import Site
 from vbackup_vsphere.tracking import Since
 
+_POWER = ("runtime.powerState", "runtime.cleanPowerOff", "guest.toolsRunningStatus")
 _PATHS = (
+    *_POWER,
     "config.hardware.device",
     "config.changeTrackingEnabled",
     "config.changeVersion",
     "config.version",
     "capability.changeTrackingSupported",
-    "runtime.powerState",
-    "runtime.cleanPowerOff",
-    "guest.toolsRunningStatus",
 )
 
 
@@ -54,6 +54,14 @@ class Plan:
     def tools(self) -> bool:
         """Whether VMware Tools run in the guest."""
         return self.facts.get("guest.toolsRunningStatus") == "guestToolsRunning"
+
+    def now(self, session: Session) -> Plan:
+        """Return it with what the machine does now: a group's moment may be long after it was made."""
+        power = session.get(self.found.ref, *_POWER)
+        if "runtime.powerState" not in power:
+            raise Unavailable(f"{self.found.name} cannot be captured: vSphere does not tell now whether it is on")
+        lasting = {path: value for path, value in self.facts.items() if path not in _POWER}
+        return replace(self, facts=lasting | power)
 
 
 def plan(site: Site, found: Found, request: CaptureRequest) -> Plan:

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from typing import Any, TypeVar
 
 from pyVmomi import vim, vmodl
@@ -13,7 +14,7 @@ from pyVmomi import vim, vmodl
 from vbackup.api import NotFound, Unavailable, Unsupported, VBackupError
 from vbackup_vsphere import properties, tasks
 from vbackup_vsphere.faults import TRANSPORT, translate
-from vbackup_vsphere.login import Login, log_out
+from vbackup_vsphere.login import Login, Refused, Unauthorized, has_ended, log_out
 from vbackup_vsphere.options import VsphereOptions
 from vbackup_vsphere.properties import Row, moid
 from vbackup_vsphere.stub import Stub
@@ -45,6 +46,7 @@ class Session:
         self._trust = Trust(options)
         self._web = Web(self._trust)
         self._login = Login(options, alias, self._trust, self._web)
+        self.rest_refused = Refused()
         self._lock = threading.RLock()
         self._stub: Stub | None = None
         self._content: Any = None
@@ -94,19 +96,29 @@ class Session:
                     raise translate(what, error, self.name_of) from error
         raise Unsupported(what)  # the loop has returned or raised; this is for the type checker
 
-    def get(self, ref: Any, *paths: str) -> dict[str, Any]:
-        """Return leaf properties of one object; those that are unset are absent. Raises: `NotFound`, ..."""
+    def get(self, ref: Any, *paths: str, whole: bool = False) -> dict[str, Any]:
+        """Return leaf properties of one object; those that are unset are absent. Raises: `NotFound`, ...
+
+        So are those that the user may not read, unless it is to be the ``whole``.
+        """
         what = f"{self.alias}: reading {moid(ref)}"
-        return self.call(what, lambda: properties.read_one(self.content, ref, paths), repeat=True)
+        return self.call(what, lambda: properties.read_one(self.content, ref, paths, whole=whole), repeat=True)
 
     def list(self, kind: type, *paths: str) -> list[Row]:
         """Return all objects of a kind in the inventory, with leaf properties."""
         what = f"{self.alias}: listing {kind.__name__.rpartition('.')[2]}"
         return self.call(what, lambda: properties.read_all(self.content, kind, paths), repeat=True)
 
+    def now(self) -> datetime:
+        """Return the time by the host's clock, which it stamps what is made with."""
+        service = self.object(vim.ServiceInstance, "ServiceInstance")
+        time: datetime | None = self.call(f"{self.alias}: asking for the time", service.CurrentTime, repeat=True)
+        return properties.given(time, "the time")  # type: ignore[no-any-return]
+
     def wait(self, task: Any, what: str) -> Any:
         """Wait for a task, however long it takes, and return its result. Raises its error, as `call` does."""
         deadline: float | None = None
+        properties.given(task, f"a task ({what})")
         while True:
             try:
                 info = self.get(task, "info.state", "info.error", "info.result")
@@ -152,15 +164,14 @@ class Session:
             if ours and self._stub is not None:
                 sent["Cookie"] = self._stub.cookie
             connection, response = self._web.send(peer, method, path, sent, body)
-            if response.status != 401 or not left:
+            if response.status != 401 or not left or not has_ended(self._content):  # it is the user who may not
                 break
             self._web.give_back(peer, connection, response)
-            if self._has_ended():  # else it is the user who may not
-                self._renew(generation)
+            self._renew(generation)
         try:
             error = refusal(response.status, what, response.reason)
             if error is not None:
-                raise error
+                raise Unauthorized(error.message) if response.status == 401 else error
             yield Answer(response, what)
         finally:
             self._web.give_back(peer, connection, response)
@@ -172,7 +183,7 @@ class Session:
 
     def name_of(self, ref: Any) -> str:
         """Return the name of an inventory object for messages; its id where it may not be read."""
-        with suppress(vmodl.MethodFault, *TRANSPORT):
+        with suppress(VBackupError, vmodl.MethodFault, *TRANSPORT):
             return str(properties.read_one(self._content, ref, ["name"]).get("name") or moid(ref))
         return moid(ref)
 
@@ -219,16 +230,6 @@ class Session:
             self._stub, self._content, self._failure = stub, content, None
             self._generation += 1
             self._keep_alive()
-
-    def _has_ended(self) -> bool:
-        """Whether the host does not know our session any more."""
-        try:
-            manager = self._content.sessionManager
-            return properties.read_one(self._content, manager, ["currentSession"]).get("currentSession") is None
-        except vim.fault.NotAuthenticated:
-            return True
-        except (vmodl.MethodFault, *TRANSPORT):
-            return False
 
     def _keep_alive(self) -> None:
         if self._closed.is_set():

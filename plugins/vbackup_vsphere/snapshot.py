@@ -6,18 +6,19 @@ import secrets
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Any
 
 from pyVmomi import vim
 
-from vbackup.api import NotFound, VBackupError
-from vbackup.api.clock import now
+from vbackup.api import NotFound, Unavailable, VBackupError
 from vbackup_undo.maker import Maker
-from vbackup_vsphere.properties import moid
+from vbackup_vsphere.properties import moid, read_from
 from vbackup_vsphere.session import Session
 
 PREFIX = "vbackup-"
-_ELSEWHERE_SECONDS = 24 * 3600  # whether a maker on another host lives cannot be known; none takes so long
+_ELSEWHERE = timedelta(days=7)  # whether a maker on another host lives cannot be known; none takes so long
+_RUNNING = (vim.TaskInfo.State.queued, vim.TaskInfo.State.running)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,8 @@ class Snapshot:
     name: str
     description: str
     quiesced: bool
+    created: datetime | None = field(compare=False)
+    """By the host's clock; None where it does not say."""
 
     @property
     def moid(self) -> str:
@@ -47,11 +50,14 @@ def new_name(owner: str) -> str:
     return f"{PREFIX}{owner[:8]}-{secrets.token_hex(6)}"
 
 
-def is_stale(maker: Maker) -> bool:
-    """Whether nobody can be at work with what ``maker`` made."""
+def is_stale(session: Session, one: Snapshot, maker: Maker) -> bool:
+    """Whether nobody can be at work with a snapshot that ``maker`` made.
+
+    How old it is tells one clock, the host's: that of the maker's host may be wrong by days.
+    """
     if maker.is_here():
         return maker.is_dead()
-    return now().timestamp() - maker.created > _ELSEWHERE_SECONDS
+    return one.created is not None and session.now() - one.created > _ELSEWHERE
 
 
 def walk(info: Any) -> Iterator[Snapshot]:
@@ -59,13 +65,13 @@ def walk(info: Any) -> Iterator[Snapshot]:
     trees = list(info.rootSnapshotList) if info is not None else []
     while trees:
         tree = trees.pop(0)
-        yield Snapshot(tree.snapshot, tree.name, tree.description or "", bool(tree.quiesced))
+        yield Snapshot(tree.snapshot, tree.name, tree.description or "", bool(tree.quiesced), tree.createTime)
         trees += tree.childSnapshotList or []
 
 
 def of_machine(session: Session, vm: Any) -> list[Snapshot]:
-    """Return the snapshots of a machine."""
-    return list(walk(session.get(vm, "snapshot").get("snapshot")))
+    """Return the snapshots of a machine. Raises: `Unavailable` when that cannot be known, ..."""
+    return list(walk(_known(session, vm, "snapshot")))
 
 
 def create(session: Session, vm: Any, what: str, name: str, maker: Maker, *, memory: bool, quiesce: bool) -> Snapshot:
@@ -84,9 +90,8 @@ def remove(session: Session, vm: Any, what: str, is_ours: Callable[[Snapshot], b
 
     All are tried before the first error is raised.
     """
+    _await_creation(session, vm)
     ours = [one for one in of_machine(session, vm) if is_ours(one)]
-    if not ours and _await_creation(session, vm):
-        ours = [one for one in of_machine(session, vm) if is_ours(one)]
     errors: list[VBackupError] = []
     for one in ours:
         try:
@@ -107,7 +112,7 @@ def _remove(session: Session, one: Snapshot, what: str) -> None:
 
 def needs_consolidation(session: Session, vm: Any) -> bool:
     """Whether a machine's disks still have layers of snapshots that are gone."""
-    return bool(session.get(vm, "runtime.consolidationNeeded").get("runtime.consolidationNeeded"))
+    return bool(_known(session, vm, "runtime.consolidationNeeded"))
 
 
 def consolidate(session: Session, vm: Any, name: str) -> None:
@@ -119,21 +124,39 @@ def consolidate(session: Session, vm: Any, name: str) -> None:
         raise VBackupError(f"{what}: vSphere says that it is still needed", hint="is a disk of it in use elsewhere?")
 
 
-def _await_creation(session: Session, vm: Any) -> bool:
-    """Wait for snapshots being made, and return whether there were some: the answer to our call may have been lost."""
-    tasks = list(session.get(vm, "recentTask").get("recentTask", ()))
-    tasks += session.get(session.content.taskManager, "recentTask").get("recentTask", ())
-    waited = False
-    for task in tasks:
+def _known(session: Session, vm: Any, path: str) -> Any:
+    """Return a property of a machine, None if it is unset. Raises: `Unavailable` when the host itself cannot know.
+
+    A machine whose ESXi host or files are away has neither configuration nor snapshots: it must not seem to have none.
+    """
+    row = session.get(vm, path, "config.instanceUuid", "runtime.connectionState", whole=True)
+    state = str(row.get("runtime.connectionState", "unknown"))
+    if state != "connected" or "config.instanceUuid" not in row:
+        raise Unavailable(f"{path} of {session.name_of(vm)} cannot be known: the machine is {state}, not readable")
+    return row.get(path)
+
+
+def _await_creation(session: Session, vm: Any) -> None:
+    """Wait for snapshots being made: the answer to our call may have been lost."""
+    what = "waiting for a snapshot that is being made"
+    for task in _creating(session, vm):
         with suppress(VBackupError):  # what matters is that it has ended
-            if _is_creating(session, task, vm):
-                waited = True
-                session.wait(task, "waiting for a snapshot that is being made")
-    return waited
+            session.wait(task, what)
+    if _creating(session, vm):
+        raise Unavailable(f"{session.alias}: {what}: it has not ended")
 
 
-def _is_creating(session: Session, task: Any, vm: Any) -> bool:
-    info = session.get(task, "info.descriptionId", "info.state", "info.entity")
-    making = str(info.get("info.descriptionId", "")).startswith("VirtualMachine.createSnapshot")
-    under_way = info.get("info.state") in {vim.TaskInfo.State.queued, vim.TaskInfo.State.running}
-    return making and under_way and info.get("info.entity") == vm
+def _creating(session: Session, vm: Any) -> list[Any]:
+    """Return the tasks under way that make snapshots of a machine."""
+    paths = ("info.descriptionId", "info.state", "info.entity")
+    found = {}
+    for start, proof in ((vm, "name"), (session.content.taskManager, "maxCollector")):
+        for task, row in session.call(
+            f"{session.alias}: looking for snapshots that are being made",
+            lambda: read_from(session.content, start, "recentTask", proof, vim.Task, paths),  # noqa: B023
+            repeat=True,
+        ):
+            is_making = str(row.get("info.descriptionId", "")).startswith("VirtualMachine.createSnapshot")
+            if is_making and row.get("info.state") in _RUNNING and row.get("info.entity") == vm:
+                found[moid(task)] = task
+    return list(found.values())

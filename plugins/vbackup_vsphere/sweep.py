@@ -69,7 +69,7 @@ def sweep(site: Site, owner: str) -> list[str]:
             done += _told(journal.entry.machine, lambda: _undo_dead(site, journal))  # noqa: B023 - called at once
     done += restore_journal.sweep(site.session, site.context)
     for ref, row in site.session.list(vim.VirtualMachine, "name", "config.instanceUuid", "snapshot"):
-        if any(_is_stale(one, owner) for one in snapshot.walk(row.get("snapshot"))):
+        if any(_is_stale(site.session, one, owner) for one in snapshot.walk(row.get("snapshot"))):
             uuid, name = row.get("config.instanceUuid"), row.get("name", "a machine")
             found = Found(ref=ref, name=name, uuid=uuid or moid(ref), running=False, folder="", is_template=False)
             with suppress(Busy), site.captures.open(found.uuid):
@@ -105,11 +105,11 @@ def _machine(site: Site, entry: CaptureEntry) -> Any | None:
 
 def _remove_stale(site: Site, found: Found, owner: str) -> bool:
     what = f"removing a snapshot of {found.name} that a dead capture left"
-    if not any(_is_stale(one, owner) for one in snapshot.of_machine(site.session, found.ref)):
+    if not any(_is_stale(site.session, one, owner) for one in snapshot.of_machine(site.session, found.ref)):
         return False
-    return snapshot.remove(site.session, found.ref, what, lambda one: _is_stale(one, owner)) > 0
+    return snapshot.remove(site.session, found.ref, what, lambda one: _is_stale(site.session, one, owner)) > 0
 
 
-def _is_stale(one: Snapshot, owner: str) -> bool:
+def _is_stale(session: Session, one: Snapshot, owner: str) -> bool:
     maker: Maker | None = one.maker(owner)
-    return maker is not None and snapshot.is_stale(maker)
+    return maker is not None and snapshot.is_stale(session, one, maker)

@@ -11,12 +11,17 @@ from collections.abc import Callable, Iterator
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pyVmomi import vmodl
 
 from vbackup.api import Extent, Kind, Marker, Range, VBackupError
 from vbackup_vsphere.disks import VmDisk
 
 EVERYTHING = "*"
 """The change id that asks for all areas in use."""
+
+SECTOR = 512
+PAGES = 100_000
+"""Answers that make up what changed on one disk, at most; vSphere puts about 2000 areas into each."""
 
 Query = Callable[[int, str], Any]
 """Ask ``QueryChangedDiskAreas`` from an offset on, for a change id; gives a ``DiskChangeInfo``."""
@@ -49,6 +54,8 @@ class Since(BaseModel):
     vm: str
     """The machine's instanceUuid."""
     disks: dict[str, TrackedDisk]
+    had_snapshots: bool = True
+    """Whether the machine had other snapshots than that of the capture."""
 
     @classmethod
     def parse(cls, marker: Marker | None, owner: str) -> Self | None:
@@ -102,25 +109,44 @@ def ask(query: Query, size: int, change_id: str) -> Areas | str:
     """Return the areas that changed since ``change_id``, or why the answer is not to be trusted.
 
     vSphere tells of a part of the disk at a time (``DiskChangeInfo.length``), and must not be asked beyond its end.
+    Raises: `Unavailable` when nobody answers.
     """
     areas, position = Areas(size), 0
-    while position < size:
+    for _ in range(PAGES):
         try:
             info = query(position, change_id)
         except VBackupError as error:
-            if error.transient:
+            # A fault is an answer. One that stays (a lock, a broken .ctk) would else fail every backup from now on.
+            if error.transient and not isinstance(error.__cause__, vmodl.MethodFault):
                 raise
             return f"vSphere cannot tell what changed: {error.message}"
-        if info.startOffset != position or info.length <= 0:
-            return f"vSphere's answer on what changed is nonsense: {info.startOffset}+{info.length} at {position}"
-        last = position
+        nonsense = _why_nonsense(info, position, size)
+        if nonsense is not None:
+            return f"vSphere's answer on what changed is nonsense: {nonsense}"
         for area in info.changedArea or ():
-            if area.length <= 0 or area.start < last:
-                return f"vSphere's answer on what changed is nonsense: {area.start}+{area.length} after {last}"
-            last = area.start
             areas.add(area.start, area.start + area.length)
         position += info.length
-    return areas
+        if position >= size:
+            return areas
+    return f"vSphere's answer on what changed does not end: {PAGES} parts reach to {position} of {size} bytes"
+
+
+def _why_nonsense(info: Any, position: int, size: int) -> str | None:
+    """Return what is wrong with a ``DiskChangeInfo`` that begins at ``position``, as a phrase."""
+    page = f"{info.startOffset}+{info.length}"
+    end = info.startOffset + info.length
+    if info.startOffset != position or info.length <= 0 or (end < size and info.length % SECTOR):
+        return f"{page} at {position} of {size}"
+    found = info.changedArea or ()
+    if not found and end < size:
+        return f"{page} of {size} has no areas, and is not the end"
+    last = position
+    for area in found:
+        reaches_end = area.start + area.length >= size
+        if area.length <= 0 or area.start < last or (area.length % SECTOR and not reaches_end):
+            return f"{area.start}+{area.length} after {last}"
+        last = area.start
+    return None
 
 
 def why_full(disk: VmDisk, vm: str, since: Since | None) -> str | None:
@@ -141,7 +167,11 @@ def why_full(disk: VmDisk, vm: str, since: Since | None) -> str | None:
         return "it was replaced by another disk"
     if then.file != now.file:
         return f"moved from {then.file} to {now.file}"
-    return _why_not_later(then.change_id, now.change_id)
+    later = _why_not_later(then.change_id, now.change_id)
+    if later is None and since.had_snapshots:
+        # After a revert the host gives numbers again that it gave before: one that grew proves nothing then.
+        return "it had snapshots of others, and may have been reverted to one"
+    return later
 
 
 def _why_not_later(then: str, now: str) -> str | None:

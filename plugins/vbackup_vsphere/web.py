@@ -145,8 +145,10 @@ def _exchange(
 def refusal(status: int, what: str, said: str) -> VBackupError | None:
     """Return the error that an HTTP status stands for; None if it is none."""
     message = f"{what}: {status} {said}".rstrip()
-    if status < 400:
+    if 200 <= status < 300:
         return None
+    if status < 400:  # a page to log in at, say, which is not what was asked for
+        return Unavailable(message, hint="is a proxy or a single sign-on in between?", transient=False)
     if status in {401, 403}:
         needs = "; it takes the privileges Datastore.Browse and Datastore.FileManagement" if "/folder/" in what else ""
         return AccessDenied(message + needs)

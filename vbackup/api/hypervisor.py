@@ -134,7 +134,7 @@ class Capture(Protocol):
 
     @property
     def time(self) -> datetime:
-        """The moment, UTC."""
+        """The moment, UTC, by the clock of `vbackup.api.clock`: for a machine that was paused, since when it was."""
 
     @property
     def quiesced(self) -> bool:

@@ -44,6 +44,9 @@ class Point(Description):
     job: str = Field(default="", max_length=64, description="the job that made the point; its `keep` applies")
     group: str = Field(default="", max_length=64, description="the group that the machine was captured with")
     together: str = Field(default="", max_length=32, description="the same in all points of one capture of a group")
+    members: tuple[str, ...] = Field(
+        default=(), description="hypervisor:machine of all that were in the group then, captured or not"
+    )
     time: AwareDatetime = Field(description="the moment of the capture, UTC")
     sequence: int = Field(default=0, ge=0, description="counts a machine's points, whatever its clock says")
     seconds: float = Field(default=0, ge=0, description="how long the run took")

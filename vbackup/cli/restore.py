@@ -57,7 +57,7 @@ def command(
     """Put a machine back as it was at POINT (machine@latest, machine@TIME or the beginning of an id).
 
     @group@latest or @group@TIME restores the machines of a group, in their order. With --start each is started, and the
-    next one is restored when it is ready; in --as a * stands for each one's name.
+    next one is restored when it is ready. In --as a * stands for the machine's name.
     """
     with state.site() as site:
         from vbackup.jobs.restore import RestoreOptions
@@ -109,8 +109,8 @@ def _group(state: State, site: Site, text: str, options: RestoreOptions, *, dry_
 
     notes = Notes()
     wanted = GroupRestore(site, text, options)
-    for passed_over in wanted.passed_over:
-        output.warning(passed_over)
+    for note in wanted.notes:
+        output.warning(note)
     done: Sequence[RestoreReport | Rehearsal]
     if dry_run:
         done = wanted.rehearse(notes.announce)
@@ -119,12 +119,12 @@ def _group(state: State, site: Site, text: str, options: RestoreOptions, *, dry_
             done = wanted.carry_out(Watch(bars.disk, notes.announce, _say_waiting))
     if state.json:
         machines = [as_json(each) for each in done]
-        output.document({"group": wanted.group, "machines": machines, "notes": list(wanted.passed_over)})
+        output.document({"group": wanted.group, "machines": machines, "notes": list(wanted.notes)})
     for each in done:
         if not state.json:
             output.write(phrase(each))
         notes.announce(each.point, each.notes)
-    return 3 if wanted.passed_over or any(each.notes for each in done) else 0
+    return 3 if wanted.notes or any(each.notes for each in done) else 0
 
 
 def _say_waiting(machine: str) -> None:

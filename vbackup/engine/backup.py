@@ -74,7 +74,7 @@ class BackUp:
         leftovers: list[str] = []
         try:
             with self.hypervisor.capture(machine.name, request) as capture:
-                with self._turn():
+                with self._turn(capture):
                     disks = self._copy(capture, previous)
                 capture.check()
                 made = self._point(capture, disks, previous, time.monotonic() - began)
@@ -88,10 +88,10 @@ class BackUp:
             raise PluginError(f"the hypervisor plugin swallowed an error while {machine.name} was captured")
         return Made(point, (*leftovers, *self._settle(machine, point)))
 
-    def _turn(self) -> AbstractContextManager[None]:
+    def _turn(self, capture: Capture) -> AbstractContextManager[None]:
         if self.member is None:
             return nullcontext()
-        self.member.captured()
+        self.member.captured(capture.time)
         return self.member.turn()
 
     def _copy(self, capture: Capture, previous: Point | None) -> list[PointDisk]:
@@ -139,6 +139,7 @@ class BackUp:
                 job=self.job,
                 group=member.group if member else "",
                 together=member.together if member else "",
+                members=member.members if member else (),
                 time=capture.time,
                 sequence=previous.sequence + 1 if previous else 1,
                 seconds=round(seconds, 3),

@@ -7,11 +7,17 @@ import time
 import uuid
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime
 
-from vbackup.api import Interrupted
+from vbackup.api import Interrupted, clock
 
 _LOOK = 0.5
 """Seconds between looks at whether all is to stop."""
+LATEST = 60.0
+"""Seconds by which a machine's moment may miss that at which all were let go. Freezing a guest and beginning a snapshot
+take some; Windows thaws by itself what is frozen for a minute (VSS). What takes longer was held up by something else,
+such as the job of another program, and the machines have worked on with each other meanwhile.
+"""
 
 
 class Together:
@@ -33,6 +39,7 @@ class Together:
         """
         self.group = group
         self.id = uuid.uuid4().hex
+        self.members = tuple(sorted({*machines, *absent}))
         self._stop = stop
         self._longest_wait = longest_wait
         self._late = f"it was not ready within {longest_wait:g} s of the first"
@@ -42,6 +49,7 @@ class Together:
         self._apart = dict(absent)
         self._waiting: set[str] = set()
         self._gone: frozenset[str] | None = None
+        self._opened: datetime | None = None
         self._deadline = 0.0
 
     def member(self, machine: str) -> Member:
@@ -80,6 +88,16 @@ class Together:
         with self._changed:
             return self._gone is not None and machine in self._gone
 
+    def was_captured(self, machine: str, moment: datetime) -> None:
+        """A machine's capture is open; one of another moment than the others' takes no part."""
+        with self._changed:
+            if self._opened is None or self._gone is None or machine not in self._gone:
+                return
+            off = (moment - self._opened).total_seconds()
+        if abs(off) > LATEST:
+            when = "after" if off > 0 else "before"
+            self.part(machine, f"its capture is of {abs(off):.0f} s {when} the moment at which all were ready")
+
     def missing(self) -> dict[str, str]:
         """Return the machines that are known not to be captured with the others, and why."""
         with self._changed:
@@ -98,6 +116,7 @@ class Together:
 
     def _go(self) -> None:
         self._gone = frozenset(self._waiting)
+        self._opened = clock.now()
         self._changed.notify_all()
 
 
@@ -116,6 +135,11 @@ class Member:
         return self._together.group
 
     @property
+    def members(self) -> tuple[str, ...]:
+        """All machines of the group, also those that take no part."""
+        return self._together.members
+
+    @property
     def together(self) -> str:
         """What all points of this moment have in common; empty when this machine is not of it."""
         return "" if self._machine in self._together.missing() else self._together.id
@@ -125,9 +149,11 @@ class Member:
         self._has_come = True
         self._together.arrive(self._machine)
 
-    def captured(self) -> None:
-        """The capture is open."""
-        if not self._has_come:
+    def captured(self, moment: datetime) -> None:
+        """The capture is open; ``moment`` is `Capture.time`."""
+        if self._has_come:
+            self._together.was_captured(self._machine, moment)
+        else:
             self._together.part(self._machine, "its hypervisor plugin does not wait for other machines")
 
     def again(self) -> None:

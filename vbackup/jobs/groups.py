@@ -5,8 +5,8 @@ Nothing is written before each of them was found, and each hypervisor was asked 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 from vbackup.api import ConfigError, NotFound, VBackupError
 from vbackup.config import Member
@@ -17,6 +17,7 @@ from vbackup.jobs.restore import Announce, Order, Progress, Rehearsal, RestoreOp
 from vbackup.jobs.site import Site
 
 _HOW = "use @GROUP@latest or @GROUP@TIME, as `vbackup list @GROUP` shows them"
+_ONE_BY_ONE = "restore its machines one by one, by the ids that `vbackup list` shows"
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class GroupRestore:
     """
 
     def __init__(self, site: Site, text: str, options: RestoreOptions) -> None:
-        """``text`` is ``@group@latest`` or ``@group@TIME``. In `RestoreOptions.name` a ``*`` is each machine's name."""
+        """``text`` is ``@group@latest`` or ``@group@TIME``."""
         self.group, when = _parsed(text)
         entry = site.config.groups.get(self.group)
         if entry is None:
@@ -57,12 +58,17 @@ class GroupRestore:
         self._site = site
         self._start = options.start
         found = moments(list_points(site), self.group, entry)
-        moment, self.passed_over = _choose(found, self.group, when)
+        moment, passed_over = _choose(found, self.group, when)
         self._steps = [
-            _Step(member, order_of(site, moment.points[member.machine], _for(member, options)))
+            _Step(member, order_of(site, moment.points[member.machine], options))
             for member in entry.machines
+            if member.machine in moment.points
         ]
-
+        others = tuple(_others(moment, self.group, [member.machine for member in entry.machines]))
+        if not self._steps:
+            raise NotFound(f"no machine of {time_text(moment.time)} is in group @{self.group} now", hint=_ONE_BY_ONE)
+        self.notes = (*passed_over, *others)
+        """What there is to know before anything is restored."""
         self._need_places_of_their_own()
 
     def _need_places_of_their_own(self) -> None:
@@ -130,12 +136,6 @@ def _parsed(text: str) -> tuple[str, str]:
     return group, when.strip()
 
 
-def _for(member: Member, options: RestoreOptions) -> RestoreOptions:
-    if options.name is None:
-        return options
-    return replace(options, name=options.name.replace("*", member.machine.partition(":")[2]))
-
-
 def _choose(found: Sequence[Moment], group: str, when: str) -> tuple[Moment, tuple[str, ...]]:
     """Return the one that is meant, and phrases about newer ones that are not complete."""
     if not found:
@@ -151,8 +151,18 @@ def _choose(found: Sequence[Moment], group: str, when: str) -> tuple[Moment, tup
     some = "; ".join(passed_over[:3])
     raise NotFound(
         f"group @{group} has no complete points{'' if when == 'latest' else f' at {when}'}: {some}",
-        hint="restore its machines one by one, by the ids that `vbackup list` shows",
+        hint=_ONE_BY_ONE,
     )
+
+
+def _others(moment: Moment, group: str, members: Sequence[str]) -> Iterator[str]:
+    """Yield phrases about machines that were in the group then or are now, and not both."""
+    for machine in members:
+        if machine not in moment.points:
+            yield f"{machine} was not in group @{group} at {time_text(moment.time)}: it is not restored"
+    for machine, found in moment.points.items():
+        if machine not in members:
+            yield f"{machine} is not in group @{group} any more: it is not restored; its point is {found.point.id[:8]}"
 
 
 def _lacking(moment: Moment) -> str:

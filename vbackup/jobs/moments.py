@@ -19,7 +19,7 @@ class Moment:
     """Of the last of them."""
     points: dict[str, Found]
     missing: tuple[str, ...]
-    """Machines of the group that have none."""
+    """Machines that were in the group then and have none; of points that do not say which were, those in it now."""
 
 
 def moments(points: Iterable[Found], group: str, entry: GroupEntry) -> list[Moment]:
@@ -29,13 +29,17 @@ def moments(points: Iterable[Found], group: str, entry: GroupEntry) -> list[Mome
         point = found.point
         if point.group == group and point.together:
             sets[point.together].setdefault(f"{point.hypervisor}:{point.machine}", found)
-    wanted = [member.machine for member in entry.machines]
+    configured = [member.machine for member in entry.machines]
     made = [
         Moment(
             max(each.point.time for each in of_one.values()),
             of_one,
-            tuple(machine for machine in wanted if machine not in of_one),
+            tuple(machine for machine in _members(of_one.values()) or configured if machine not in of_one),
         )
         for of_one in sets.values()
     ]
     return sorted(made, key=lambda moment: moment.time, reverse=True)
+
+
+def _members(of_one: Iterable[Found]) -> list[str]:
+    return list(dict.fromkeys(member for each in of_one for member in each.point.members))

@@ -145,21 +145,25 @@ def _decide(
             decisions += keep_all(group, f"its job {name!r} does not use this target", protected)
         else:
             decisions += decide(group, job.keep, zone(job.timezone), protected, now)
-    whole = _whole(config, alias, points)
+    whole = _whole(config, alias, points, now)
     return [_kept_for(each, whole[each.point.id]) if each.point.id in whole else each for each in decisions]
 
 
-def _whole(config: Config, alias: str, points: Sequence[Point]) -> dict[str, str]:
+def _whole(config: Config, alias: str, points: Sequence[Point], now: datetime) -> dict[str, str]:
     """Return the points of each group's newest complete moment, by id, and why they stay.
 
     When a machine of a group has failed for some time, each machine's newest points may be of no moment in common.
+    Where no moment is complete it is that of the most machines. Those from the future do not count, as in `decide`.
     """
     found = [Found(alias, point) for point in points]
     stay: dict[str, str] = {}
     for group, entry in config.groups.items():
-        newest = next((moment for moment in moments(found, group, entry) if not moment.missing), None)
-        for each in newest.points.values() if newest else ():
-            stay[each.point.id] = f"the newest complete moment of group {group}"
+        past = [moment for moment in moments(found, group, entry) if moment.time <= now]
+        newest = next((moment for moment in past if not moment.missing), None)
+        most = newest or max(past, key=lambda moment: len(moment.points), default=None)
+        which = "newest complete moment" if newest else "moment of the most machines"
+        for each in most.points.values() if most else ():
+            stay[each.point.id] = f"the {which} of group {group}"
     return stay
 
 

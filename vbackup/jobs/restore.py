@@ -25,6 +25,7 @@ class RestoreOptions:
 
     to: str | None = None
     name: str | None = None
+    """A ``*`` in it is the machine's name."""
     disks: Mapping[str, Path] = field(default_factory=dict)
     format: str | None = None
     overwrite: bool = False
@@ -106,7 +107,7 @@ def order(site: Site, text: str, options: RestoreOptions) -> Order:
 def order_of(site: Site, found: Found, options: RestoreOptions) -> Order:
     """Return how a point that was found is restored. Raises: `ConfigError` when no hypervisor is meant."""
     request = RestoreRequest(
-        name=options.name,
+        name=options.name.replace("*", found.point.machine) if options.name is not None else None,
         disks={key: path.absolute() for key, path in options.disks.items()},
         format=options.format,
         overwrite=options.overwrite,

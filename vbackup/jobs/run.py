@@ -141,7 +141,8 @@ class _Job:
         for alias in sorted(hypervisors):
             try:
                 self.swept += self.site.hypervisor(alias).sweep(owner)
-            except VBackupError as error:  # leftovers are tried again next time; the backup is what matters
+            except Exception as error:  # leftovers are tried again next time; the backup is what matters
+                log.debug("sweeping %s", alias, exc_info=True)
                 log.warning("leftovers of earlier runs on %s could not be removed: %s", alias, error)
 
     def previous(self, hypervisor_type: str, machine: MachineRef) -> Point | None:

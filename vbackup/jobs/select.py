@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from vbackup.api import ConfigError, MachineRef, NotFound, Task, VBackupError
+from vbackup.api import ConfigError, Interrupted, MachineRef, NotFound, Task, VBackupError
 from vbackup.jobs import selectors
 from vbackup.jobs.site import Site
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -74,11 +77,14 @@ class _Listing:
         """Return a hypervisor's machines, or why it cannot be asked."""
         if alias not in self._listed:
             try:
-                self._listed[alias] = self._site.hypervisor(alias).machines()
-            except ConfigError:
+                self._listed[alias] = list(self._site.hypervisor(alias).machines())
+            except (ConfigError, Interrupted):
                 raise
             except VBackupError as error:  # the others' machines must not suffer for it
                 self._listed[alias] = error
+            except Exception as error:  # a plugin's own: nor for that
+                log.debug("listing the machines of %s", alias, exc_info=True)
+                self._listed[alias] = VBackupError(f"{alias}: unexpected {type(error).__name__}: {error}")
         return self._listed[alias]
 
     def all(self) -> Iterator[tuple[str, MachineRef]]:

@@ -253,3 +253,34 @@ def test_windows_without_the_program(hypervisor: Libvirt, make_guest: GuestFacto
     _, notes = restore(hypervisor, copy_of(WINDOWS), SAME)
     make_guest.adopt("web")
     assert [note for note in notes if "virt-v2v-in-place is not installed on this machine" in note]
+
+
+def test_a_point_does_not_choose_a_bridge_of_the_host(hypervisor: Libvirt, make_guest: GuestFactory) -> None:
+    """What its network is called elsewhere is not for us to obey; only the option leads to a bridge."""
+    nic = Nic(mac="00:50:56:00:00:01", network="bridge:br-mgmt")
+    _, notes = restore(hypervisor, copy_of(MACHINE.model_copy(update={"nics": (nic,)})), SAME)
+    assert attributes(make_guest.adopt("web").xml(), "devices/interface", "type") == ["user"]
+    assert [note for note in notes if "is unplugged" in note and "bridge:br-mgmt" in note]
+
+
+def test_hardware_that_cannot_be_is_refused_beforehand(hypervisor: Libvirt, images: Path) -> None:
+    """Not when all is written."""
+    machine = MACHINE.model_copy(update={"cpus": 100_000, "cores": 1})
+    with pytest.raises(Unsupported, match="web: libvirt refuses its hardware"):
+        restore(hypervisor, copy_of(machine), SAME)
+    assert list(images.iterdir()) == []
+
+
+def test_a_boot_order_below_one_is_none(hypervisor: Libvirt, make_guest: GuestFactory) -> None:
+    """libvirt counts from 1."""
+    disks = tuple(disk.model_copy(update={"boot_order": 0}) for disk in MACHINE.disks)
+    restore(hypervisor, copy_of(MACHINE.model_copy(update={"disks": disks, "nics": ()})), SAME)
+    assert attributes(make_guest.adopt("web").xml(), "devices/disk/boot", "order") == ["1"]
+
+
+def test_a_machine_of_another_name_that_is_replaced_is_named(hypervisor: Libvirt, make_guest: GuestFactory) -> None:
+    """It is found by its UUID."""
+    here = make_guest()
+    machine = MACHINE.model_copy(update={"id": here.uuid})
+    _, notes = restore(hypervisor, copy_of(machine), RestoreRequest(overwrite=True))
+    assert [note for note in notes if f"it replaces the machine {here.name}" in note and "it was web" in note]

@@ -346,7 +346,7 @@ def test_orphans_of_dead_makers_go_and_those_of_the_living_stay(
     makers = {
         "alive": (host, boot, 1, start, now),
         "reused": (host, boot, 1, start + 1, now),
-        "rebooted": (host, "other", 1, start, now),
+        "rebooted": (host, "other", 1, start, 1_000_000_000),
         "elsewhere": ("elsewhere", "other", 1, 1, now),
         "namesake": (host, "other", 1, 1, now),
         "longago": ("elsewhere", "other", 1, 1, 1_000_000_000),

@@ -13,6 +13,7 @@ from tests.lab.fixtures import GuestFactory
 from tests.lab.guest import Guest
 from tests.lab.libvirtd import until
 from vbackup.api import CaptureRequest, GuestError, Quiesce, RestoreRequest
+from vbackup_libvirt import scratch
 from vbackup_libvirt.hypervisor import Libvirt
 from vbackup_libvirt.job import BackupJob
 
@@ -250,3 +251,51 @@ def test_the_moment_is_announced(hypervisor: Libvirt, running: Guest) -> None:
     with pytest.raises(GuestError), hypervisor.capture(running.name, replace(WITH_MEMORY, moment=refuse)):
         pass
     assert set(running.checkpoints) <= set(before)
+
+
+def test_memory_of_another_machine_starts_nothing(hypervisor: Libvirt, make_guest: GuestFactory) -> None:
+    """libvirt would start the one that the memory names, on the disks that were restored."""
+    copies, guests = [], [make_guest(), make_guest()]
+    for guest in guests:
+        guest.start()
+        copies.append(with_memory(hypervisor, guest.name))
+        guest.destroy()
+    copies[1].disks["memory"] = copies[0].disks["memory"]
+    said, notes = restore(hypervisor, copies[1], RestoreRequest(start=True, overwrite=True))
+    assert said.endswith("could not go on from its memory")
+    assert [note for note in notes if "the memory is that of another machine" in note and guests[0].name in note]
+    assert not [guest for guest in guests if guest.domain.isActive()]
+
+
+def test_memory_that_is_dropped_takes_no_room(
+    hypervisor: Libvirt, running: Guest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disks' scratch files need it, for as long as the copy takes."""
+    begin = BackupJob.begin
+
+    def resume_first(*arguments: object) -> None:
+        running.resume()
+        begin(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(BackupJob, "begin", resume_first)
+    with hypervisor.capture(running.name, WITH_MEMORY) as capture:
+        assert capture.memory is None
+        assert list(SCRATCH.rglob("memory")) == []
+
+
+def test_room_is_promised_once(make_hypervisor: Hypervisors, small: Path) -> None:  # noqa: F811
+    """Machines of one moment ask for it before any of them has written a byte."""
+    node = make_hypervisor(scratch=small)._node
+    free, needed = scratch.room(node, 0)
+    size = (free - needed) * 2 // 3
+    first = small / "a"
+    with scratch.claimed(node, str(first), size, 0) as missing:
+        assert missing == 0
+        with scratch.claimed(node, str(small / "b"), size, 0) as missing:
+            assert missing == 2 * size - (free - needed)
+        first.write_bytes(b"x" * (1 << 20))  # what is written is not free, and counts no more
+        with scratch.claimed(node, str(small / "b"), free - needed - size - (64 << 10), 0) as missing:
+            assert missing == 0
+    first.unlink()
+    with scratch.claimed(node, str(small / "b"), size, 0) as missing:
+        assert missing == 0

@@ -66,14 +66,17 @@ def test_a_capture_that_dies_anywhere(
 
 
 @contextmanager
-def stalled(guest: Guest, released: threading.Event) -> Iterator[None]:
-    """Stop QEMU as soon as the machine is paused, until ``released``: saving its memory takes that long."""
+def stalled(guest: Guest, released: threading.Event, seconds: float = 60) -> Iterator[None]:
+    """Stop QEMU as soon as the machine is paused, until ``released``: saving its memory takes that long.
+
+    ``seconds`` after the pause it is released anyway.
+    """
 
     def stop() -> None:
         until(lambda: not is_running(guest), "the machine to be paused")
         os.kill(guest.pid, signal.SIGSTOP)
         try:
-            released.wait(60)
+            released.wait(seconds)
         finally:
             os.kill(guest.pid, signal.SIGCONT)
 
@@ -91,9 +94,7 @@ def test_a_pause_that_takes_too_long(make_hypervisor: Hypervisors, make_guest: G
     hypervisor = make_hypervisor(pause_timeout=1)
     guest = make_guest()
     guest.start()
-    released = threading.Event()
-    threading.Timer(2.5, released.set).start()
-    with stalled(guest, released):
+    with stalled(guest, threading.Event(), 4):
         copy = with_memory(hypervisor, guest.name)
     assert list(copy.disks) == ["vda"]
     assert [note for note in copy.notes if "longer than the 1 s for which the machine may be paused" in note]
@@ -170,7 +171,7 @@ def test_libvirtd_is_away_when_the_machine_is_to_be_resumed(
     """The guard goes on trying, and the point says so."""
     guest = make_guest()
     guest.start()
-    monkeypatch.setattr(pause, "resume", lambda _: False)
+    monkeypatch.setattr(pause, "resume", lambda *_: False)
     with hypervisor.capture(guest.name, replace(WITH_MEMORY)) as capture:
         copy = copy_all(capture)
         assert [note for note in capture.notes if note.startswith("the machine may be paused")]

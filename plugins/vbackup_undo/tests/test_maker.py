@@ -39,6 +39,24 @@ def test_of_another_host_nothing_is_known() -> None:
     assert not other.is_this()
 
 
+@pytest.mark.parametrize(
+    "change",
+    [{"host": "backup2"}, {"boot": "of another boot", "created": 1 << 40}, {"pids": "1"}],
+    ids=["another name", "another boot since ours", "another PID namespace"],
+)
+def test_a_clone_and_a_container_are_other_hosts(change: dict[str, object]) -> None:
+    other = Maker.here(OWNER, 7).model_copy(update={"start": 1, **change})
+    assert not other.is_here()
+    assert not other.is_dead()
+
+
+def test_what_was_written_before_namespaces_were() -> None:
+    old = Maker.parse(Maker.here(OWNER, 7).model_dump_json(exclude={"pids"}))
+    assert old is not None
+    assert old.is_this()
+    assert old.model_copy(update={"start": 1}).is_dead()
+
+
 @pytest.mark.parametrize("text", ["", "by hand", "{}", '{"owner": "x"}', "[]"])
 def test_what_others_wrote(text: str) -> None:
     assert Maker.parse(text) is None

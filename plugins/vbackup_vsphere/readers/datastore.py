@@ -59,7 +59,7 @@ class Datastore:
         """See `Way.open`."""
         what = f"disk {disk.key} of {frozen.machine}"
         file = _flat_file(frozen, disk, what)
-        with _Requests(frozen.session, file, disk.size, what) as requests:
+        with Requests(frozen.session, file, disk.size, what) as requests:
             yield DatastoreReader(requests)
 
 
@@ -88,7 +88,7 @@ class DatastoreReader:
 
     is_sequential = False
 
-    def __init__(self, requests: _Requests) -> None:
+    def __init__(self, requests: Requests) -> None:
         self._requests = requests
 
     def extents(self) -> Iterator[Extent] | None:
@@ -134,7 +134,7 @@ def _blocks(ranges: list[Range], future: Future[bytearray]) -> Iterator[Block]:
         yield Block(offset, view[offset - start : offset - start + length])
 
 
-class _Requests:
+class Requests:
     """Threads that fetch ranges of one file. A context manager: after it nothing is under way."""
 
     def __init__(self, session: Session, file: DatastoreFile, size: int, what: str) -> None:

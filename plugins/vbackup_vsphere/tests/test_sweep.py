@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -77,14 +78,28 @@ def test_the_next_capture_sweeps_too(site: Site) -> None:
     ("name", "description"),
     [
         (new_name(OWNER), _maker(dead=False)),
-        (new_name(OWNER), _maker(dead=False, machine="f" * 32, host="elsewhere", created=1 << 40)),
+        (new_name(OWNER), _maker(dead=False, machine="f" * 32, host="elsewhere", created=1)),
+        (new_name(OWNER), _maker(host="backup2", boot="another")),
+        (new_name(OWNER), _maker(host="backup2")),
+        (new_name(OWNER), _maker(pids="1")),
         (new_name(OTHER_OWNER), _maker(OTHER_OWNER)),
         (new_name(OWNER), _maker(OTHER_OWNER)),
         (new_name(OWNER), "no JSON"),
         (new_name(OWNER), json.dumps({"owner": OWNER})),
         ("nightly", _maker()),
     ],
-    ids=["of this process", "of another host", "of another owner", "renamed", "described", "half", "another name"],
+    ids=[
+        "of this process",
+        "of another host whose clock is behind",
+        "of a cloned host",
+        "of a container with our machine-id",
+        "of a container with our name",
+        "of another owner",
+        "renamed",
+        "described",
+        "half",
+        "another name",
+    ],
 )
 def test_what_may_be_in_use_or_is_not_ours_stays(site: Site, name: str, description: str) -> None:
     site.snapshot(name, description)
@@ -93,10 +108,14 @@ def test_what_may_be_in_use_or_is_not_ours_stays(site: Site, name: str, descript
     assert site.snapshots() == [name]
 
 
-def test_what_another_host_left_a_day_ago(site: Site) -> None:
+@pytest.mark.parametrize(("age", "left"), [(timedelta(hours=26), 1), (timedelta(days=8), 0)])
+def test_what_another_host_made(site: Site, monkeypatch: pytest.MonkeyPatch, age: timedelta, left: int) -> None:
+    """A large machine is copied for longer than a day, but not for a week."""
     site.snapshot(new_name(OWNER), _maker(dead=False, machine="f" * 32, host="elsewhere", created=1))
-    assert len(site.vsphere.sweep(OWNER)) == 1
-    assert site.snapshots() == []
+    now = site.vsphere.site.session.now()
+    monkeypatch.setattr(site.vsphere.site.session, "now", lambda: now + age)
+    assert len(site.vsphere.sweep(OWNER)) == 1 - left
+    assert len(site.snapshots()) == left
 
 
 def test_a_machine_that_is_gone_with_its_snapshot(site: Site, vcsim: Simulator) -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from tests.vcsim.simulator import Simulator
 from vbackup.api import Kind, Unavailable, VBackupError, cover
+from vbackup_vsphere import tracking
 from vbackup_vsphere.disks import VmDisk
 from vbackup_vsphere.tracking import Areas, Since, TrackedDisk, ask, base_file, why_full
 
@@ -229,7 +230,7 @@ def _disk(change_id: str | None = "aa bb/7", **values: Any) -> VmDisk:
 def test_when_a_marker_is_believed(now: VmDisk, reason: str | None) -> None:
     then = TrackedDisk.of(_disk())
     assert then is not None
-    since = Since(owner="0" * 32, vm="uuid", disks={"2000": then})
+    since = Since(owner="0" * 32, vm="uuid", disks={"2000": then}, had_snapshots=False)
     found = why_full(now, "uuid", Since.parse(since.dump(), "0" * 32))
     assert found is None if reason is None else reason in (found or "")
 
@@ -245,12 +246,64 @@ def _answer(start: int, length: int, *areas: tuple[int, int]) -> SimpleNamespace
 
 @pytest.mark.parametrize(
     "answer",
-    [_answer(0, 0), _answer(0, -1), _answer(5, 10), _answer(0, 100, (50, 0)), _answer(0, 100, (50, 1), (10, 1))],
+    [
+        _answer(0, 0),
+        _answer(0, -1),
+        _answer(512, 1024, (512, 512)),
+        _answer(0, 1000, (0, 512)),
+        _answer(0, 1024),
+        _answer(0, 4096, (512, 0)),
+        _answer(0, 4096, (512, 100)),
+        _answer(0, 4096, (512, 512), (0, 512)),
+    ],
 )
 def test_nonsense_is_not_believed(answer: SimpleNamespace) -> None:
-    found = ask(lambda *_: answer, 100, "*")
+    found = ask(lambda *_: answer, 4096, "*")
     assert isinstance(found, str)
     assert "nonsense" in found
+
+
+def test_an_answer_without_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracking, "PAGES", 100)
+    found = ask(lambda offset, _: _answer(offset, 512, (offset, 512)), 1 << 40, "*")
+    assert isinstance(found, str)
+    assert "does not end" in found
+
+
+@pytest.mark.parametrize(
+    "fault", ["FileLocked", "CannotAccessFile", "Timedout", "TaskInProgress", "HostCommunication", "FileFault"]
+)
+def test_a_fault_that_stays_costs_a_full_read_and_no_backup(site: Site, vcsim: Simulator, fault: str) -> None:
+    first = site.capture()
+    site.write(5 * KIB, b"changed")
+    vcsim.fault("QueryChangedDiskAreas", fault, times=100)
+    second = site.capture(first)
+    assert "vSphere cannot tell what changed" in (second.full_reason or "")
+    assert _exact(second, site)
+
+
+def test_what_others_snapshots_may_have_been_reverted_to_is_read_in_full(make_site: Sites, vcsim: Simulator) -> None:
+    """After a revert the host uses numbers of change ids again (KB 1021607)."""
+    site = make_site(read=["vddk"], vddk=vcsim.vddk())
+    site.track()
+    first = site.capture()
+    vcsim.snapshot(MACHINE, "before the update")
+    site.write(300 * KIB, b"later")
+    second = site.capture(first)
+    assert second.full_reason is None  # there was none to go back behind the first backup
+    vcsim.remove_snapshot(MACHINE, "before the update")
+    third = site.capture(second)
+    assert "may have been reverted" in (third.full_reason or "")
+    fourth = site.capture(third)
+    assert fourth.full_reason is None
+    assert all(_exact(copy, site) for copy in (second, third, fourth))
+
+
+def test_a_marker_that_tells_nothing_of_snapshots_is_not_believed(site: Site) -> None:
+    first = site.capture()
+    assert first.marker is not None
+    del first.marker["had_snapshots"]
+    assert "may have been reverted" in (site.capture(first).full_reason or "")
 
 
 def test_a_host_that_is_away_is_no_reason_to_read_everything() -> None:
@@ -265,18 +318,20 @@ def test_a_host_that_is_away_is_no_reason_to_read_everything() -> None:
     assert "x.vmdk" in str(ask(broken, 100, "*"))
 
 
-@given(st.integers(1, 4000), st.lists(st.tuples(st.integers(0, 4000), st.integers(1, 500))), st.integers(1, 999))
+@given(st.integers(1, 40), st.lists(st.tuples(st.integers(0, 40), st.integers(1, 5))), st.integers(1, 9))
 def test_areas_are_merged_cut_and_cover_the_disk(size: int, ranges: list[tuple[int, int]], page: int) -> None:
     ranges.sort()
     asked: list[int] = []
 
     def answer(offset: int, _: str) -> SimpleNamespace:
         asked.append(offset)
-        return _answer(offset, page, *(r for r in ranges if offset <= r[0] < offset + page))
+        page_end = next((r[0] + page for r in ranges if r[0] * 512 >= offset), size)
+        areas = ((at * 512, count * 512) for at, count in ranges if offset <= at * 512 < page_end * 512)
+        return _answer(offset, page_end * 512 - offset, *areas)
 
-    areas = ask(answer, size, "*")
+    areas = ask(answer, size * 512, "*")
     assert isinstance(areas, Areas)
-    assert all(offset < size for offset in asked)
-    extents = list(cover(areas.extents(Kind.UNCHANGED), size))
-    data = {i for e in extents if e.kind is Kind.DATA for i in range(e.offset, e.end)}
+    assert all(offset < size * 512 for offset in asked)
+    extents = list(cover(areas.extents(Kind.UNCHANGED), size * 512))
+    data = {i for e in extents if e.kind is Kind.DATA for i in range(e.offset // 512, e.end // 512)}
     assert data == {i for at, count in ranges for i in range(at, min(at + count, size))}
