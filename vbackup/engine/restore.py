@@ -88,11 +88,11 @@ class Restore:
 
     @contextmanager
     def _opened(self, point: Point, request: RestoreRequest, *, memory: bool) -> Iterator[_Opened]:
-        wanted, notes = self._wanted(point, request, memory=memory)
         files: Mapping[str, bytes] = {}
         if not request.disks:
             files = {name: self.target.file(point, name) for name in point.files}
-        description = self.target.description(point)
+        description = self.target.description(point)  # whoever may not read it must not get to the hypervisor
+        wanted, notes = self._wanted(point, request, memory=memory)
         with self.hypervisor.restore(description, wanted, files, request) as restoration:
             sinks = restoration.disks
             missing = [disk.key for disk in wanted if disk.key not in sinks and not disk.is_memory]
