@@ -118,7 +118,7 @@ def _begin(planned: Plan, live: Element, job: BackupJob, guard: Guard, journal: 
         incremental = dict.fromkeys(planned.incremental, since.checkpoint) if since is not None else {}
         job.begin([d.key for d in planned.disks], incremental, checkpoint)
         files, notes = state.read(machine.node, machine.uuid, live)
-    if memory.path is not None and request.quiesce is not Quiesce.NO:
+    if memory.path is not None and request.quiesce is Quiesce.YES:
         notes.append("the guest was not frozen: its memory is of the same moment as its disks")
     time = time if memory.path is None else memory.since
     return _Moment(time, freeze.frozen, memory.path, files, [*notes, *memory.notes, *freeze.notes])

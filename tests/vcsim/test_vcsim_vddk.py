@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -26,7 +27,8 @@ def nbdkit(simulator: Simulator, run: str, *more: str, **changed: str) -> subpro
     }
     arguments = [f"{key}={value}" for key, value in words.items()]
     command = ["nbdkit", "-U", "-", *more, vddk["plugin"], *arguments, "--run", run]
-    return subprocess.run(command, capture_output=True, check=False, timeout=60)
+    private = os.environ | {"TMPDIR": str(simulator.root)}  # where nbdkit leaves the directory of its socket
+    return subprocess.run(command, capture_output=True, check=False, timeout=60, env=private)
 
 
 def test_a_frozen_disk_is_read_with_its_holes(vcsim: Simulator, tmp_path: Path) -> None:

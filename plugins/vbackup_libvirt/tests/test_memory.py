@@ -52,7 +52,7 @@ def test_a_restored_machine_goes_on(hypervisor: Libvirt, make_guest: GuestFactor
     guest.exec(COUNT)
     boot = guest.exec("cat /proc/sys/kernel/random/boot_id")
     digest = guest.exec("head -c 9000000 /dev/urandom >/data/keep; sha256sum /data/keep")
-    copy = with_memory(hypervisor, guest.name)
+    copy = with_memory(hypervisor, guest.name, replace(WITH_MEMORY, quiesce=Quiesce.YES))
     assert is_running(guest)
     after = int(guest.exec("cat /run/count"))
     until(lambda: int(guest.exec("cat /run/count")) > after + 20, "the guest to count on")
@@ -231,6 +231,13 @@ def test_something_else_resumes_it_too_early(
     with pytest.raises(GuestError) as caught:
         with_memory(hypervisor, running.name, replace(WITH_MEMORY, quiesce=Quiesce.YES))
     assert caught.value.transient
+
+
+def test_memory_in_place_of_a_freeze_is_no_warning(hypervisor: Libvirt, running: Guest) -> None:
+    """Who did not insist on freezing has no less for it."""
+    copy = with_memory(hypervisor, running.name)
+    assert "memory" in copy.disks
+    assert copy.notes == []
 
 
 def test_the_moment_is_announced(hypervisor: Libvirt, running: Guest) -> None:
