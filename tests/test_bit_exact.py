@@ -80,6 +80,7 @@ class ImageWorld:
         self.hypervisor: Hypervisor = ImageHypervisor(options, HypervisorContext("files", tmp_path / "state"))
         (tmp_path / "state").mkdir()
         self.name = "machine"
+        self.torn = False
         self.steps: list[tuple[Callable[[], None], int]] = [(self.write, 8), (self.grow, 1), (self.shrink, 1)]
 
     def write(self) -> None:
@@ -105,7 +106,7 @@ class LibvirtWorld:
         self.guest, self.rng = guest, rng
         self.name = guest.name
         self.disk = Model(guest.disks["vda"], image_format, rng)
-        self.running = False
+        self.running = self.torn = False
         options = Libvirt.options.model_validate({"scratch_reserve": 1 << 20})
         (tmp_path / "state").mkdir()
         self.hypervisor: Hypervisor = Libvirt(options, HypervisorContext("lab", tmp_path / "state"))
@@ -121,6 +122,8 @@ class LibvirtWorld:
             self.disk.qemu_io(command)
 
     def grow(self) -> None:
+        if self.torn:  # QEMU refuses while a bitmap is inconsistent; the next backup removes it
+            return
         size = self.disk.new_size()
         if self.running:
             self.guest.domain.blockResize("vda", size, libvirt.VIR_DOMAIN_BLOCK_RESIZE_BYTES)
@@ -142,7 +145,7 @@ class LibvirtWorld:
         if self.running:
             self.guest.kill_qemu()
             self.disk.reread()
-            self.running = False
+            self.running, self.torn = False, True
 
 
 WORLDS = ["image-qcow2", "image-raw", "libvirt-qcow2", "libvirt-raw", "libvirt-qcow2-small"]
@@ -177,6 +180,7 @@ def test_every_restore_point_ever_made_is_bit_exact(
     for _ in range(share) if steps else itertools.count():
         if rng.random() < 0.25:
             point = back_up(target, stage.hypervisor, stage.name)
+            stage.torn = False
             moments.append((point, blake3(stage.disk.model).hexdigest()))
             assert moments[-1][1] == digest(target, point, point.disks[0]), (seed, len(moments), point.disks)
         else:

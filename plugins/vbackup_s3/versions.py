@@ -15,6 +15,7 @@ from vbackup_s3.service import Service
 
 _NO_LOCKS = {"InvalidRequest", "InvalidBucketState", "NotImplemented"}
 _NOT_LOCKED = {"NoSuchObjectLockConfiguration", "ObjectLockConfigurationNotFoundError"}
+_CLOCKS_DIFFER = timedelta(minutes=1)
 _ABANDONED = timedelta(days=1)
 
 
@@ -136,11 +137,12 @@ class Versions:
         return until if retention.get("Mode") == "COMPLIANCE" else None
 
     def _raise_if_locked(self, key: str, version: str) -> None:
+        """Raise `Locked` if the store has refused for a lock, which may have ended since, or by our clock before."""
         with suppress(AccessDenied, NotFound, Unsupported), told(f"ask for the lock of {key} in {self._place}"):
-            self._need_over(key, self._locked_until(key, VersionId=version))
+            self._need_over(key, self._locked_until(key, VersionId=version), _CLOCKS_DIFFER)
 
-    def _need_over(self, key: str, until: datetime | None) -> None:
-        if until is not None and until > clock.now():
+    def _need_over(self, key: str, until: datetime | None, margin: timedelta = timedelta(0)) -> None:
+        if until is not None and until > clock.now() - margin:
             raise Locked(f"{key} in {self._place} is locked until {until.isoformat()}")
 
     def _no_locks(self, key: str) -> Unsupported:

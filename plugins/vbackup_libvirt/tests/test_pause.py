@@ -66,15 +66,17 @@ def test_a_capture_that_dies_anywhere(
 
 
 @contextmanager
-def stalled(guest: Guest, released: threading.Event, seconds: float = 60) -> Iterator[None]:
+def stalled(guest: Guest, released: threading.Event, seconds: float = 60) -> Iterator[threading.Event]:
     """Stop QEMU as soon as the machine is paused, until ``released``: saving its memory takes that long.
 
-    ``seconds`` after the pause it is released anyway.
+    Yields what is set when it is stopped; ``seconds`` later it is released anyway.
     """
+    stopped = threading.Event()
 
     def stop() -> None:
         until(lambda: not is_running(guest), "the machine to be paused")
         os.kill(guest.pid, signal.SIGSTOP)
+        stopped.set()
         try:
             released.wait(seconds)
         finally:
@@ -83,7 +85,7 @@ def stalled(guest: Guest, released: threading.Event, seconds: float = 60) -> Ite
     thread = threading.Thread(target=stop)
     thread.start()
     try:
-        yield
+        yield stopped
     finally:
         released.set()
         thread.join()
