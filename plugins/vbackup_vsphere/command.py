@@ -15,7 +15,7 @@ def vsphere() -> None:
 
 
 @vsphere.command()
-@click.option("--vm", required=True, help="The machine to try it with, as `vbackup machines` lists it.")
+@click.option("--vm", required=True, help="The name of the machine to try it with.")
 @click.option("--hypervisor", help="Its hypervisor, as the configuration calls it; needed where there are several.")
 @click.pass_obj
 def selftest(context: CommandContext, vm: str, hypervisor: str | None) -> int:

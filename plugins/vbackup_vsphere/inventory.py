@@ -86,7 +86,10 @@ class Inventory:
             if not has_name:
                 known = next((one for one in self._learn(self._rows(), None) if one.name == name), known)
         if known is None:
-            raise NotFound(f"{self._session.alias} has no machine {name}", hint="`vbackup machines` lists them")
+            raise NotFound(
+                f"{self._session.alias} has no machine {name}",
+                hint="was it renamed? upper and lower case are told apart",
+            )
         return known
 
     def by_uuid(self, uuid: str) -> Any | None:
