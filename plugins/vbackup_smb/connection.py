@@ -44,7 +44,7 @@ class LimitedConnection(Connection):  # type: ignore[misc]
         began = time.monotonic()
         try:
             return super().receive(request, wait, min(timeout or self._limit, self._limit), **named)
-        except Exception:
+        except Exception:  # whatever it was goes on, but what silence is called
             if request.response is None and time.monotonic() - began >= self._limit:
                 raise TimeoutError(f"the server did not answer within {self._limit:g} s") from None
             raise

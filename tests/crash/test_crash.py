@@ -79,7 +79,7 @@ jobs: {{nightly: {{machines: ["lab:machine"], target: main, quiesce: no}}}}
 
     def fill(self, pattern: int) -> None:
         """Write to the machine's disk, as the guest."""
-        raise NotImplementedError  # pragma: no cover - the two below do
+        raise NotImplementedError  # pragma: no cover - each stage below does
 
     def exists(self, name: str) -> bool:
         """Whether a restored machine is there, whole."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from xml.etree.ElementTree import Element
@@ -247,12 +246,14 @@ def test_windows_is_converted(
         assert converted == (status == 0)
 
 
-@pytest.mark.skipif(shutil.which(convert.PROGRAM) is not None, reason="it is installed")
-def test_windows_without_the_program(hypervisor: Libvirt, make_guest: GuestFactory) -> None:
+def test_windows_without_the_program(
+    hypervisor: Libvirt, make_guest: GuestFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A note says what to do should it not start."""
+    monkeypatch.setattr(convert, "PROGRAM", "virt-v2v-in-place-which-nobody-has")
     _, notes = restore(hypervisor, copy_of(WINDOWS), SAME)
     make_guest.adopt("web")
-    assert [note for note in notes if "virt-v2v-in-place is not installed on this machine" in note]
+    assert [note for note in notes if "virt-v2v-in-place-which-nobody-has is not installed on this machine" in note]
 
 
 def test_a_point_does_not_choose_a_bridge_of_the_host(hypervisor: Libvirt, make_guest: GuestFactory) -> None:

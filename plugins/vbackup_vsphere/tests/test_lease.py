@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from pyVmomi import vim
 
+from tests.lab.libvirtd import until
 from tests.vcsim.simulator import Simulator
 from vbackup.api import NoSpace, Unavailable, VBackupError
 from vbackup_vsphere.lease import Lease
@@ -56,10 +56,7 @@ class Ends:
 
 
 def await_calls(simulator: Simulator, method: str, count: int) -> None:
-    deadline = time.monotonic() + 60
-    while simulator.calls().get(method, 0) < count:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    until(lambda: simulator.calls().get(method, 0) >= count, f"{count} calls of {method}")
 
 
 def test_a_lease_gives_urls_and_is_completed(simulator: Simulator, session: Session, exported: Any) -> None:
