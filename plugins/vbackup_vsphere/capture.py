@@ -28,7 +28,7 @@ def capture(site: Site, name: str, request: CaptureRequest) -> Iterator[Capture]
     require_reachable(site.session, found)
     with site.captures.open(found.uuid) as journal:
         notes = sweep.before_capture(site, found, journal, request.owner)
-        with Turn(site.slots, _slots(site, found)) as turn:
+        with Turn(site.slots, _slots(site, found), request.is_stopped) as turn:
             # Members of a group wait for each other: none may hold the slots that another one waits for.
             if request.moment is None:
                 turn.begin()

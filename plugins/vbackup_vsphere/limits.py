@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Self
 
+from vbackup.api import Interrupted
+
 _LOOK_UP = 1.0  # seconds after which a waiting thread wakes, so that an interrupt reaches it
+
+
+def _never() -> bool:
+    return False
 
 
 class Slots:
@@ -23,8 +29,11 @@ class Slots:
         self._waiting: list[tuple[object, frozenset[str]]] = []
 
     @contextmanager
-    def taken(self, wanted: Mapping[str, int]) -> Iterator[None]:
-        """Hold one slot of each of ``wanted``, which says how many there are; waits for as long as it takes."""
+    def taken(self, wanted: Mapping[str, int], is_stopped: Callable[[], bool] = _never) -> Iterator[None]:
+        """Hold one slot of each of ``wanted``, which says how many there are; waits for as long as it takes.
+
+        Raises: `Interrupted` when the run ends meanwhile: none of those that wait may begin with a snapshot then.
+        """
         me = object()
         keys = frozenset(wanted)
         with self._free:
@@ -32,6 +41,8 @@ class Slots:
             try:
                 while not self._is_my_turn(me, wanted):
                     self._free.wait(_LOOK_UP)
+                    if is_stopped():
+                        raise Interrupted("stopped while waiting for its turn")
                 self._taken.update(keys)
             finally:
                 self._waiting.remove((me, keys))
@@ -55,8 +66,9 @@ class Slots:
 class Turn:
     """One machine's turn to be copied: its slots, taken when `begin` is first called, given back at the end."""
 
-    def __init__(self, slots: Slots, wanted: Mapping[str, int]) -> None:
+    def __init__(self, slots: Slots, wanted: Mapping[str, int], is_stopped: Callable[[], bool] = _never) -> None:
         self._slots = slots
+        self._is_stopped = is_stopped
         self._wanted = wanted
         self._once = threading.Lock()
         self._began = False
@@ -72,5 +84,5 @@ class Turn:
         """Wait until it is this machine's turn; at once when it is already."""
         with self._once:
             if not self._began:
-                self._stack.enter_context(self._slots.taken(self._wanted))
+                self._stack.enter_context(self._slots.taken(self._wanted, self._is_stopped))
                 self._began = True

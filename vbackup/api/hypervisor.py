@@ -86,6 +86,8 @@ class CaptureRequest:
     """Keys of disks to leave out."""
     memory: bool = False
     """Capture the memory of a running machine, too, of the same moment as its disks. A machine that is off has none."""
+    is_stopped: Callable[[], bool] = lambda: False
+    """Whether the run is to end: whoever waits for long before the capture is open asks, and raises `Interrupted`."""
     moment: Callable[[], None] | None = None
     """To be called once, when all that takes long is prepared and the moment of the capture is next: it returns when
     the other machines of a group are as far. Nothing that those could wait for may be held meanwhile. It may raise."""

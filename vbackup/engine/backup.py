@@ -69,7 +69,9 @@ class BackUp:
         began = time.monotonic()
         since = previous.marker if previous else None
         moment = self.member.moment if self.member else None
-        request = CaptureRequest(self.owner, since, self.quiesce, memory=self.memory, moment=moment)
+        request = CaptureRequest(
+            self.owner, since, self.quiesce, memory=self.memory, is_stopped=self.stop.is_set, moment=moment
+        )
         point: Point | None = None
         leftovers: list[str] = []
         try:

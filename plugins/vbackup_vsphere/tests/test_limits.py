@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tests.vcsim.simulator import Simulator
-from vbackup.api import CaptureRequest, Quiesce
+from vbackup.api import CaptureRequest, Interrupted, Quiesce
 from vbackup_vsphere.limits import Slots, Turn
 
 from .captures import OWNER, Sites, copy_all
@@ -36,6 +36,25 @@ def test_a_slot_is_waited_for() -> None:
         for one in done:
             one.result()
     assert order == ["first", "second"]
+
+
+def test_who_waits_ends_with_the_run() -> None:
+    """Else each of many machines would make a snapshot, only to remove it, when the run is stopped."""
+    slots, asked = Slots(), threading.Event()
+
+    def is_stopped() -> bool:
+        asked.set()
+        return True
+
+    def wait() -> None:
+        with pytest.raises(Interrupted), slots.taken({"host": 1}, is_stopped):
+            raise AssertionError("its turn has not come")
+
+    with ThreadPoolExecutor(1) as pool, slots.taken({"host": 1}):
+        pool.submit(wait).result()
+    assert asked.is_set()
+    with slots.taken({"host": 1}):
+        pass
 
 
 def test_nobody_holds_one_slot_and_waits_for_another() -> None:
