@@ -18,6 +18,7 @@ from vbackup.api import (
     MachineDescription,
     Marker,
     NoSpace,
+    Range,
     SourceDisk,
     Unsupported,
     VBackupError,
@@ -74,7 +75,7 @@ class ImageCapture:
         """See `Capture.check`: every server is the one that we began with, and no file was written to."""
         for client, before in self._open:
             if client.size:
-                next(client.status(ALLOCATION, 0, 512))
+                next(client.status(ALLOCATION, [Range(0, 512)]))
             if image.trace(self._host, [before.path]) != (before,):
                 raise CaptureLost(
                     f"{before.path} was written to while it was read", hint="by something other than QEMU"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import itertools
 import os
 import time
 from collections.abc import Iterable, Sequence
@@ -56,7 +57,9 @@ class Connection:
         self._handle: int | None = self._library.nbd_create()
         self._under_way: dict[int, object] = {}  # cookie -> the memory of the command
         self._abandoned: list[int] = []
-        self._entries: list[tuple[bytes, list[int]]] = []
+        self._answers: dict[int, list[tuple[bytes, list[int]]]] = {}  # number of a status request -> what came so far
+        self._asked: dict[int, int] = {}  # cookie -> number
+        self._numbers = itertools.count(1)
         self._collect = libnbd.ExtentFunction(self._on_extents)
         try:
             self._connect(socket, export, contexts)
@@ -67,7 +70,7 @@ class Connection:
     def _connect(self, socket: Path, export: str, contexts: Sequence[str]) -> None:
         try:
             self._check("nbd_set_export_name", export.encode())
-            self._check("nbd_set_pread_initialize", False)  # a bytearray is born zeroed
+            self._check("nbd_set_pread_initialize", False)  # every byte is read, or the command fails
             for context in contexts:
                 self._check("nbd_add_meta_context", context.encode())
             self._check("nbd_aio_connect_unix", os.fsencode(socket))
@@ -148,12 +151,23 @@ class Connection:
             except CommandError:
                 continue
 
-    def extents(self, context: str, offset: int, length: int) -> list[tuple[int, int]]:
-        """Ask once for the block status from ``offset``: (length, flags), maybe less or more than asked for."""
-        self._entries = []
-        callback = libnbd.ExtentCallback(self._collect, None, None)
-        self.wait(self._start(None, "nbd_aio_block_status", length, offset, callback))
-        numbers = [number for name, entries in self._entries if name == context.encode() for number in entries]
+    def start_status(self, offset: int, length: int) -> int:
+        """Begin to ask for the block status from ``offset``; returns a cookie for `extents`."""
+        number = next(self._numbers)
+        self._answers[number] = []
+        callback = libnbd.ExtentCallback(self._collect, number, None)
+        cookie = self._start(None, "nbd_aio_block_status", length, offset, callback)
+        self._asked[cookie] = number
+        return cookie
+
+    def extents(self, cookie: int, context: str) -> list[tuple[int, int]]:
+        """Wait for a block status: (length, flags), maybe covering less or more than was asked for."""
+        number = self._asked.pop(cookie)
+        try:
+            self.wait(cookie)
+        finally:
+            answer = self._answers.pop(number)
+        numbers = [entry for name, entries in answer if name == context.encode() for entry in entries]
         return list(zip(numbers[::2], numbers[1::2], strict=True))
 
     def error(self, what: str, error: CommandError, *, writing: bool) -> VBackupError:
@@ -193,8 +207,9 @@ class Connection:
             raise CommandError(text.decode(errors="replace"), self._library.nbd_get_errno())
         return result
 
-    def _on_extents(self, _data: object, name: bytes, _offset: int, entries: Any, count: int, _error: object) -> int:
-        self._entries.append((name, entries[:count]))
+    def _on_extents(self, number: int, name: bytes, _offset: int, entries: Any, count: int, _error: object) -> int:
+        if number in self._answers:  # else nobody waits for it any more
+            self._answers[number].append((name, entries[:count]))
         return 0
 
 

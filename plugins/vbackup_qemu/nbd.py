@@ -12,7 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from vbackup.api import Block, CaptureLost, Extent, Kind, Range, Run, Unsupported, cover, merge
+from vbackup.api import Block, CaptureLost, Extent, Kind, Range, Run, Unsupported, cover, merge, split
+from vbackup_qemu.buffers import BUFFERS
 from vbackup_qemu.connection import FLUSH, SILENCE, CommandError, Connection
 from vbackup_qemu.window import Window, pieces
 
@@ -20,6 +21,8 @@ ALLOCATION = "base:allocation"
 MAX_STATUS = 2 << 30
 """A length in the protocol has 32 bits; this is below, and a multiple of every block size."""
 
+_STATUS_IN_FLIGHT = 4 * MAX_STATUS
+"""Bytes of disk that are asked for at once: an answer may have 32,768 extents for each 2 GiB of a qcow2 image."""
 _ZERO_FLAG = 2  # NBD_STATE_ZERO; NBD_STATE_HOLE (1) alone says nothing of the content
 _DIRTY_FLAG = 1
 _CANNOT_ZERO = {errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL}
@@ -47,7 +50,7 @@ class NbdClient:
         export: str = "",
         *,
         contexts: Sequence[str] = (ALLOCATION,),
-        depth: int = 16,
+        depth: int = 128,
         label: str | None = None,
         silence: float = SILENCE,
     ) -> None:
@@ -95,7 +98,7 @@ class NbdClient:
             for wanted in ranges:
                 while window.is_full(wanted.length):
                     yield self._finish_read(*window.pop())
-                buffer = bytearray(wanted.length)
+                buffer = BUFFERS.take(wanted.length)
                 window.push(self._data.start_read(wanted.offset, buffer), wanted.length, (wanted, buffer))
             while window:
                 yield self._finish_read(*window.pop())
@@ -113,30 +116,49 @@ class NbdClient:
             raise self._data.error(what, error, writing=False) from error
         return Block(wanted.offset, buffer)
 
-    def status(self, context: str, offset: int = 0, length: int | None = None) -> Iterator[tuple[int, int, int]]:
-        """Yield (offset, length, flags) of a context, covering exactly ``length`` bytes (None: to the end).
+    def status(self, context: str, ranges: Iterable[Range] | None = None) -> Iterator[tuple[int, int, int]]:
+        """Yield (offset, length, flags) of a context, covering exactly ``ranges`` (None: the disk), in the same order.
+
+        Many requests are under way, and ``ranges`` is consumed ahead of what is yielded. May be left early.
 
         Raises: `CaptureLost`, `Unavailable`; `Unsupported` when the server does not know the context.
         """
         connection = self._of_context.get(context)
         if connection is None:
             raise Unsupported(f"{self._name}: the NBD server does not offer {context}")
-        end = self.size if length is None else offset + length
-        while offset < end:
+        window = Window[Range](self._depth, _STATUS_IN_FLIGHT)
+        offset = 0
+        try:
+            connection.settle()
+            for wanted in split([Range(0, self.size)] if ranges is None else ranges, MAX_STATUS):
+                offset = wanted.offset
+                while window.is_full(wanted.length):
+                    yield from self._answer(connection, context, *window.pop())
+                window.push(connection.start_status(*wanted), wanted.length, wanted)
+            while window:
+                yield from self._answer(connection, context, *window.pop())
+        except CommandError as error:
+            raise connection.error(f"asking for {context} at {offset}", error, writing=False) from error
+        finally:
+            connection.abandon(window.cookies())
+
+    def _answer(
+        self, connection: Connection, context: str, cookie: int, wanted: Range
+    ) -> Iterator[tuple[int, int, int]]:
+        """Yield what covers ``wanted``, asking again for what an answer leaves out."""
+        offset, end = wanted.offset, wanted.offset + wanted.length
+        while True:
             start = offset
-            for size, flags in self._ask(connection, context, offset, min(end - offset, MAX_STATUS)):
+            for size, flags in connection.extents(cookie, context):
                 size = min(size, end - offset)  # noqa: PLW2901 - the last extent may reach beyond the request
                 if size:
                     yield offset, size, flags
                 offset += size
+            if offset >= end:
+                return
             if offset == start:
                 raise CaptureLost(f"{self._name}: the NBD server tells nothing of {context} at {offset}")
-
-    def _ask(self, connection: Connection, context: str, offset: int, length: int) -> list[tuple[int, int]]:
-        try:
-            return connection.extents(context, offset, length)
-        except CommandError as error:
-            raise connection.error(f"asking for {context} at {offset}", error, writing=False) from error
+            cookie = connection.start_status(offset, end - offset)
 
     def write(self, runs: Iterable[Run], *, zeroed: bool) -> None:
         """Write ``runs`` and flush. Their data must not change until this returns.
@@ -181,7 +203,7 @@ class NbdClient:
 
 def allocation(client: NbdClient) -> Iterator[Extent]:
     """Yield the whole disk as data and zero."""
-    return cover(merge(_allocation(client, 0, client.size)), client.size)
+    return cover(merge(_allocation(client)), client.size)
 
 
 def dirty(client: NbdClient, context: str) -> Iterator[Extent]:
@@ -198,8 +220,8 @@ def changed(client: NbdClient, context: str) -> Iterator[Extent]:
     return cover(merge(_changed(client, context)), client.size)
 
 
-def _allocation(client: NbdClient, offset: int, length: int) -> Iterator[Extent]:
-    for start, size, flags in client.status(ALLOCATION, offset, length):
+def _allocation(client: NbdClient, ranges: Iterable[Range] | None = None) -> Iterator[Extent]:
+    for start, size, flags in client.status(ALLOCATION, ranges):
         yield Extent(start, size, Kind.ZERO if flags & _ZERO_FLAG else Kind.DATA)
 
 
@@ -209,8 +231,12 @@ def _dirty(client: NbdClient, context: str) -> Iterator[Extent]:
 
 
 def _changed(client: NbdClient, context: str) -> Iterator[Extent]:
-    for extent in merge(_dirty(client, context)):
-        if extent.kind is Kind.UNCHANGED:
-            yield extent
-        else:
-            yield from _allocation(client, extent.offset, extent.length)
+    end = 0
+    extents = merge(_dirty(client, context))
+    for extent in _allocation(client, (Range(e.offset, e.length) for e in extents if e.kind is Kind.DATA)):
+        if extent.offset > end:
+            yield Extent(end, extent.offset - end, Kind.UNCHANGED)
+        yield extent
+        end = extent.end
+    if end < client.size:
+        yield Extent(end, client.size - end, Kind.UNCHANGED)

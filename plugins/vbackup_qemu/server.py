@@ -20,11 +20,12 @@ from vbackup_qemu.image import busy, operand
 _MAX_SOCKET_PATH = 107  # unix(7): sun_path has 108 bytes, with the null
 
 # qemu-nbd --fork returns when the server listens; errors are on standard error by then. The pid is read at once: after
-# our death somebody may sweep the directory before the shell gets to run.
+# our death somebody may sweep the directory before the shell gets to run. Without the tunables (mallopt(3)) memory for
+# each request comes from the kernel and goes back to it: 0.4 of 1.1 seconds of a processor for each GiB.
 _LIFELINE = """
 trap '' PIPE
 file=$1; shift
-"$@" 3>&1 || exit
+GLIBC_TUNABLES=glibc.malloc.mmap_threshold=33554432:glibc.malloc.trim_threshold=134217728 "$@" 3>&1 || exit
 pid=$(cat "$file") && rm -f -- "$file"
 echo ready
 read -r _

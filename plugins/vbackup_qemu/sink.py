@@ -1,14 +1,23 @@
-"""A disk that is being restored into an image or a block device."""
+"""A disk that is being restored into an image or a block device.
+
+A server writes it, as that knows formats, holds locks and takes devices; but a new raw file on this machine is just
+bytes that nobody else knows of.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from vbackup.api import NoSpace, PluginError, Run
-from vbackup_qemu.host import Host
+from vbackup_qemu import rawfile
+from vbackup_qemu.host import Host, LocalHost, translated
 from vbackup_qemu.nbd import NbdClient
 from vbackup_qemu.server import serve
+
+_WRITTEN_OUT = 32 << 20
+"""Bytes of data after which the kernel is told to write them to the disk."""
 
 
 class ImageSink:
@@ -40,16 +49,27 @@ class ImageSink:
 
     def write(self, runs: Iterable[Run]) -> None:
         """See `SinkDisk.write`."""
+        runs = _complete(runs, self._size)
+        if self._zeroed and isinstance(self._host, LocalHost):
+            runs = _written_out(runs, self._path)
+            if self._format == "raw":
+                rawfile.write(self._path, runs, self._label)
+            else:
+                self._serve(runs)
+        else:
+            self._serve(runs)
+        # Also what qemu-nbd has written out of its own when it ended, which its flush before could not cover.
+        self._host.run(["sync", "--", str(self._path), str(self._path.parent)])
+        self.is_complete = True
+
+    def _serve(self, runs: Iterable[Run]) -> None:
         with (
             serve(self._host, self._path, self._format, read_only=False, sockets=self._sockets) as socket,
             NbdClient(socket, contexts=(), label=self._label) as client,
         ):
             if client.size < self._size:
                 raise NoSpace(f"{self._label}: {self._path} has {client.size} bytes, {self._size} are needed")
-            client.write(_complete(runs, self._size), zeroed=self._zeroed)
-        # qemu-nbd has written out the last of its own when it ends, which the flush before could not cover.
-        self._host.run(["sync", "--", str(self._path), str(self._path.parent)])
-        self.is_complete = True
+            client.write(runs, zeroed=self._zeroed)
 
 
 def _complete(runs: Iterable[Run], size: int) -> Iterator[Run]:
@@ -61,3 +81,19 @@ def _complete(runs: Iterable[Run], size: int) -> Iterator[Run]:
         yield run
     if expected != size:
         raise PluginError(f"runs end at {expected} of a disk of {size} bytes")
+
+
+def _written_out(runs: Iterable[Run], path: Path) -> Iterator[Run]:
+    """Have data written to the disk while the next is on its way: at the end little is left to wait for."""
+    with translated(f"opening {path}"):
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        waiting = 0
+        for run in runs:
+            yield run
+            waiting += run.length if run.data is not None else 0
+            if waiting >= _WRITTEN_OUT:
+                waiting = 0
+                os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)  # begins to write what is dirty
+    finally:
+        os.close(descriptor)

@@ -19,10 +19,11 @@ T = TypeVar("T")
 
 
 class Window(Generic[T]):
-    """Commands under way, oldest first: at most ``depth`` of them and `MAX_IN_FLIGHT` bytes, but always one."""
+    """Commands under way, oldest first: at most ``depth`` of them and ``most`` bytes, but always one."""
 
-    def __init__(self, depth: int) -> None:
+    def __init__(self, depth: int, most: int = MAX_IN_FLIGHT) -> None:
         self._depth = depth
+        self._most = most
         self._items: deque[tuple[int, int, T]] = deque()
         self._bytes = 0
 
@@ -31,7 +32,7 @@ class Window(Generic[T]):
 
     def is_full(self, size: int) -> bool:
         """Whether a command of ``size`` bytes must wait."""
-        return bool(self._items) and (len(self._items) >= self._depth or self._bytes + size > MAX_IN_FLIGHT)
+        return bool(self._items) and (len(self._items) >= self._depth or self._bytes + size > self._most)
 
     def push(self, cookie: int, size: int, item: T) -> None:
         """Add the newest command."""

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 from pydantic import BaseModel
 
 from vbackup.api.hypervisor import Buffer
 
 
-@dataclass(frozen=True, slots=True)
-class CodecContext:
+class CodecContext(NamedTuple):
     """What an encrypting codec needs; others ignore it."""
 
     key: bytes

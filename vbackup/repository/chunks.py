@@ -96,7 +96,7 @@ class Chain:
                 applied = mask & ((2 << i) - 1)
                 context = self._context(i, nonce, kind, chunk_id, applied)
                 data = memoryview(self._codecs[i].decode(data, context, bound))
-        plain = bytes(data)
+        plain = data.obj if isinstance(data.obj, bytes) and len(data.obj) == len(data) else bytes(data)
         if len(plain) != size or self._keys.chunk_id(kind, plain) != chunk_id:
             raise Corrupt("the stored chunk decodes to other bytes than its id stands for")
         return plain
@@ -106,8 +106,7 @@ class Chain:
         if keys is None:
             self._open_secret()  # says why not
             raise AssertionError("a chain without its secret")
-        associated = self._keys.family + bytes((kind, mask)) + chunk_id
-        return CodecContext(keys[i], nonce, associated)
+        return CodecContext(keys[i], nonce, b"%b%c%c%b" % (self._keys.family, kind, mask, chunk_id))
 
     def seal_body(self, name: bytes, data: bytes) -> bytes:
         """Seal what only those that may read shall see, beside chunks. As these, it can go to others of the family."""

@@ -31,6 +31,8 @@ MAX_HEADER = 4 << 20
 _LENGTH = struct.Struct("<H")
 _TAIL_GUESS = 64 << 10
 _HEAD_GUESS = 16 << 10
+_HEADER_ROOM = 1 << 20
+"""Kept free before the blobs: how long the header gets is known only when all of them are there."""
 
 
 class Entry(NamedTuple):
@@ -75,13 +77,19 @@ ENTRY_SIZE = _ENTRY.size
 
 
 class PackBuilder:
-    """A pack being filled. Not thread-safe: its owner locks."""
+    """A pack being filled, in memory that may have held another one before. Not thread-safe: its owner locks."""
 
-    def __init__(self, keys: Keys, writer: bytes) -> None:
-        """``writer`` is the encoded origin of the session that fills the pack."""
+    def __init__(self, keys: Keys, writer: bytes, memory: bytearray | None = None) -> None:
+        """``writer`` is the encoded origin of the session that fills the pack.
+
+        ``memory`` is overwritten, and grows as needed. It is free again when nobody needs the bytes of `finish`.
+        """
         self._keys = keys
-        self._blobs: list[bytes] = []
+        self.memory = bytearray() if memory is None else memory
+        if not self.memory:
+            self.memory += bytes(_HEADER_ROOM)
         self._origins: dict[bytes, int] = {writer: 0}
+        self._header = len(writer)
         self.size = 0
         """Bytes of the blobs."""
         self.entries: list[Entry] = []
@@ -89,24 +97,47 @@ class PackBuilder:
     @property
     def is_full(self) -> bool:
         """Whether it is time for the next one: by its bytes or, where chunks shrink to nothing, by their number."""
-        return self.size >= PACK_SIZE or len(self.entries) >= PACK_ENTRIES or len(self._origins) >= PACK_ORIGINS
+        return (
+            self.size >= PACK_SIZE
+            or len(self.entries) >= PACK_ENTRIES
+            or len(self._origins) >= PACK_ORIGINS
+            or self._header >= _HEADER_ROOM // 2
+        )
 
-    def add(self, origin: bytes, chunk_id: bytes, kind: int, blob: bytes, size: int) -> None:
+    def add(self, origin: bytes, chunk_id: bytes, kind: int, blob: Buffer, size: int) -> None:
         """Append a blob of the session that ``origin`` describes."""
-        number = self._origins.setdefault(origin, len(self._origins))
-        self.entries.append(Entry(chunk_id, kind, number, self.size, len(blob), size))
-        self._blobs.append(blob)
-        self.size += len(blob)
+        number = self._origins.get(origin)
+        if number is None:
+            number = self._origins[origin] = len(self._origins)
+            self._header += len(origin)
+        length = len(blob)
+        self.entries.append(Entry(chunk_id, kind, number, self.size, length, size))
+        at = _HEADER_ROOM + self.size
+        self.memory[at : at + length] = blob
+        self.size += length
 
-    def finish(self) -> tuple[Pack, bytes]:
-        """Seal the footer; return the pack and all its bytes."""
+    def finish(self) -> tuple[Pack, memoryview]:
+        """Seal the footer; return the pack and all its bytes, a part of `memory` that is to be released."""
         header = encode_origins(self._origins)
-        start = _HEAD.size + len(header)
-        entries = [entry._replace(offset=start + entry.offset) for entry in self.entries]
+        head = _HEAD.pack(MAGIC, len(header)) + header
+        entries = [entry._replace(offset=len(head) + entry.offset) for entry in self.entries]
         footer = self._keys.seal(FOOTER, header, pack_entries(entries))
-        data = b"".join((_HEAD.pack(MAGIC, len(header)), header, *self._blobs, footer, _TAIL.pack(len(footer), END)))
-        self._blobs.clear()
+        tail = footer + _TAIL.pack(len(footer), END)
+        first, last = _HEADER_ROOM - len(head), _HEADER_ROOM + self.size
+        self.memory[first:_HEADER_ROOM] = head
+        self.memory[last : last + len(tail)] = tail
+        data = memoryview(self.memory)[first : last + len(tail)]
         return Pack(blake3(data).digest(), len(data), tuple(self._origins), entries), data
+
+
+def is_free(memory: bytearray) -> bool:
+    """Whether nobody has a view of ``memory``: a transport may go on sending what it was given after it failed."""
+    try:
+        memory.append(0)  # what has views cannot change its size
+    except BufferError:
+        return False
+    memory.pop()
+    return True
 
 
 def encode_origins(origins: Iterable[bytes]) -> bytes:

@@ -8,6 +8,7 @@ goes to disk with every index object.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -32,7 +33,7 @@ from vbackup.repository.diskwriter import RepositoryDiskWriter, base_map
 from vbackup.repository.index import write_index
 from vbackup.repository.layout import INDEX_ENTRIES, KEYS, REPOSITORY, pack_key
 from vbackup.repository.locks import Locks
-from vbackup.repository.packs import PackBuilder
+from vbackup.repository.packs import PackBuilder, is_free
 from vbackup.repository.points import point_key, put_point, write_body, write_point
 from vbackup.repository.presence import Presence
 from vbackup.repository.sealing import ChunkKind
@@ -41,6 +42,8 @@ from vbackup.repository.store import ChunkStore
 _IN_FLIGHT = 48 << 20
 """Plain bytes that all disks of a session together have under way."""
 _UPLOADS = 2
+_BATCH = 1 << 20
+"""Bytes of blobs that go into a pack at once: threads that encode meet there."""
 _LOOKUP = 4096  # chunks
 
 
@@ -78,10 +81,12 @@ class Session:
         threads = len(os.sched_getaffinity(0))
         self.workers = ThreadPoolExecutor(threads, "chunks")
         self._uploaders = ThreadPoolExecutor(_UPLOADS, "packs")
-        self._upload_slots = threading.Semaphore(_UPLOADS)
         self._lock = threading.Condition()
         self._flushing = threading.Lock()
-        self._builder = PackBuilder(store.keys, self._chain.encoded_origin)
+        self._memories: list[
+            bytearray
+        ] = []  # of packs that are stored, for others: `_UPLOADS` and one are all there is
+        self._builder = self._new_pack()
         self._claimed: set[bytes] = set()  # being encoded by somebody, not yet in a pack
         self._packed: set[bytes] = set()  # in a pack, not yet in the cache
         self._outstanding: set[PackBuilder] = set()  # full, not yet stored
@@ -229,10 +234,10 @@ class Session:
         while left:
             fresh, others = self._claim(left)
             try:
-                for blob in blobs([chunk_id for chunk_id in left if chunk_id in fresh]):
-                    self._add(blob.origin, blob.id, kind, blob.data, blob.size)
-                    fresh.discard(blob.id)
-                    stored += len(blob.data)
+                for batch in _batches(blobs([chunk_id for chunk_id in left if chunk_id in fresh])):
+                    self._add(kind, batch)
+                    fresh.difference_update(blob.id for blob in batch)
+                    stored += sum(len(blob.data) for blob in batch)
             finally:
                 self._unclaim(fresh)
             left = [chunk_id for chunk_id in left if chunk_id in others]
@@ -263,9 +268,10 @@ class Session:
         return fresh, others
 
     def _unclaim(self, ids: set[bytes]) -> None:
-        with self._lock:
-            self._claimed -= ids
-            self._lock.notify_all()
+        if ids:
+            with self._lock:
+                self._claimed -= ids
+                self._lock.notify_all()
 
     def _wait_for(self, ids: set[bytes]) -> None:
         """Wait until nobody is storing ``ids`` any more. Whoever waits holds no claim, so there is no circle."""
@@ -275,41 +281,53 @@ class Session:
 
     def copy(self, origin: bytes, chunk_id: bytes, kind: int, blob: bytes, size: int) -> None:
         """Store a blob of another session as it is."""
-        self._add(origin, chunk_id, kind, blob, size)
+        self._add(kind, [Blob(chunk_id, origin, blob, size)])
 
-    def _add(self, origin: bytes, chunk_id: bytes, kind: int, blob: bytes, size: int) -> None:
+    def _add(self, kind: int, blobs: Sequence[Blob]) -> None:
+        """Append to the pack that is being filled; a slow store slows the copying down, packs do not pile up."""
         with self._lock:
             self._raise_failure()
-            self._builder.add(origin, chunk_id, kind, blob, size)
-            self._claimed.discard(chunk_id)
-            self._packed.add(chunk_id)
+            for blob in blobs:
+                while self._builder.is_full:
+                    self._wait(lambda: len(self._outstanding) < _UPLOADS or not self._builder.is_full)
+                    self._upload_if_full()
+                self._builder.add(blob.origin, blob.id, kind, blob.data, blob.size)
+                self._claimed.discard(blob.id)
+                self._packed.add(blob.id)
+            self._upload_if_full()
             self._lock.notify_all()
-            full = self._take_pack() if self._builder.is_full else None
-        if full:
-            self._upload(full)
 
-    def _take_pack(self) -> PackBuilder:
-        builder, self._builder = self._builder, PackBuilder(self._store.keys, self._chain.encoded_origin)
+    def _upload_if_full(self) -> None:
+        """Holding the lock."""
+        if self._builder.is_full and len(self._outstanding) < _UPLOADS:
+            self._upload()
+
+    def _upload(self) -> None:
+        """Let the pack be stored, and begin another; holding the lock."""
+        builder, self._builder = self._builder, self._new_pack()
         self._outstanding.add(builder)
-        return builder
-
-    def _upload(self, builder: PackBuilder) -> None:
-        self._upload_slots.acquire()  # a slow store slows the copying down; packs do not pile up
         future = self._uploaders.submit(self._put_pack, builder)
         future.add_done_callback(lambda future: self._uploaded(builder, future))
 
+    def _new_pack(self) -> PackBuilder:
+        memory = self._memories.pop() if self._memories else None
+        return PackBuilder(self._store.keys, self._chain.encoded_origin, memory)
+
     def _uploaded(self, builder: PackBuilder, future: Future[None]) -> None:
-        self._upload_slots.release()
         error = Interrupted("the session has ended") if future.cancelled() else future.exception()
         if error is not None:
             self.fail(error)
         with self._lock:
             self._outstanding.discard(builder)
+            if is_free(builder.memory):
+                self._memories.append(builder.memory)
             self._lock.notify_all()
 
     def _put_pack(self, builder: PackBuilder) -> None:
         pack, data = builder.finish()
         self._store.transport.put(pack_key(pack.name), data)
+        with contextlib.suppress(BufferError):  # a view of it that somebody keeps stays valid
+            data.release()
         with self._lock:
             self._unlisted.append(pack)
             full = sum(len(pack.entries) for pack in self._unlisted) >= INDEX_ENTRIES
@@ -336,11 +354,9 @@ class Session:
         with self._flushing:
             with self._lock:
                 self._raise_failure()
-                rest = self._take_pack() if self._builder.entries else None
+                if self._builder.entries:
+                    self._upload()
                 outstanding = set(self._outstanding)
-            if rest:
-                self._upload(rest)
-            with self._lock:
                 self._wait(lambda: not outstanding & self._outstanding)
             self._put_index()
 
@@ -375,3 +391,16 @@ class Session:
             self.workers.shutdown(wait=True, cancel_futures=True)
             self._uploaders.shutdown(wait=True, cancel_futures=True)
             self._presence.end()
+
+
+def _batches(blobs: Iterable[Blob]) -> Iterator[list[Blob]]:
+    batch: list[Blob] = []
+    size = 0
+    for blob in blobs:
+        batch.append(blob)
+        size += len(blob.data)
+        if size >= _BATCH:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch

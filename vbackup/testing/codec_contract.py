@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -167,10 +166,10 @@ class CodecContract:
         plain = b"plain text " * 100
         encoded = codec.encode(plain, CONTEXT)
         for other in (
-            replace(CONTEXT, key=bytes(32)),
-            replace(CONTEXT, nonce=bytes(12)),
-            replace(CONTEXT, associated=b"chunk 2 of the contract"),
-            replace(CONTEXT, associated=b""),
+            CONTEXT._replace(key=bytes(32)),
+            CONTEXT._replace(nonce=bytes(12)),
+            CONTEXT._replace(associated=b"chunk 2 of the contract"),
+            CONTEXT._replace(associated=b""),
         ):
             if codec.encrypts:
                 with pytest.raises(Corrupt):
@@ -185,8 +184,8 @@ class CodecContract:
         plain = b"plain text " * 100
         encoded = codec.encode(plain, CONTEXT)
         assert b"plain" not in encoded
-        assert encoded != codec.encode(plain, replace(CONTEXT, key=bytes(32)))
-        assert encoded != codec.encode(plain, replace(CONTEXT, nonce=bytes(12)))
+        assert encoded != codec.encode(plain, CONTEXT._replace(key=bytes(32)))
+        assert encoded != codec.encode(plain, CONTEXT._replace(nonce=bytes(12)))
 
     @staticmethod
     def _refused_or_bounded(codec: Codec, data: bytes, max_size: int, *, must_refuse: bool) -> None:

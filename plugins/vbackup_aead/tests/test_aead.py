@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from vbackup.api import CodecContext, Corrupt
@@ -60,4 +58,4 @@ def test_each_does_not_take_what_the_other_made(cls):
 @pytest.mark.parametrize("cls", [Aes256Gcm, ChaCha20Poly1305])
 def test_a_key_of_another_length_is_a_mistake_of_the_caller(cls):
     with pytest.raises(ValueError, match="32 bytes"):
-        cls(cls.options()).encode(b"abc", replace(CONTEXT, key=bytes(16)))
+        cls(cls.options()).encode(b"abc", CONTEXT._replace(key=bytes(16)))

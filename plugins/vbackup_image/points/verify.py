@@ -97,7 +97,7 @@ class Verifier:
                 yield from split([Range(extent.offset, extent.length)], _READ)
                 continue
             try:
-                states = list(opened.served().status(ALLOCATION, extent.offset, extent.length))
+                states = list(opened.served().status(ALLOCATION, [Range(extent.offset, extent.length)]))
             except (Unavailable, CaptureLost):  # reading will tell what is the matter
                 states = [(extent.offset, extent.length, 0)]
             for offset, length, flags in states:

@@ -272,7 +272,7 @@ def test_short_replies_are_asked_for_again(sockets: Path) -> None:
     size = "get_size=echo 8M"
     pread = "pread=head -c $3 /dev/zero"
     with nbdkit(sockets, "eval", size, pread, "can_extents=exit 0", script) as (path, _), NbdClient(path) as client:
-        assert list(client.status(ALLOCATION, 100 * 512, 1 << 17)) == [(51200, BLOCK, 3), (116736, BLOCK, 3)]
+        assert list(client.status(ALLOCATION, [Range(100 * 512, 1 << 17)])) == [(51200, BLOCK, 3), (116736, BLOCK, 3)]
         assert list(allocation(client)) == [Extent(0, 8 * MIB, Kind.ZERO)]
 
 
