@@ -485,7 +485,7 @@ def test_no_error_ends_in_a_traceback_unless_asked(ready: Vbackup, monkeypatch: 
     def break_(*args: object) -> None:
         raise ZeroDivisionError("of the test")
 
-    monkeypatch.setattr("vbackup.jobs.points.list_points", break_)
+    monkeypatch.setattr("vbackup.jobs.points.survey", break_)
     outcome = ready("list")
     assert outcome.code == 1
     assert outcome.err.startswith("vbackup: error: ZeroDivisionError: of the test\nhint: This is a fault of vbackup")
@@ -695,6 +695,13 @@ def test_log_records_are_cleaned(ready: Vbackup, capsys: pytest.CaptureFixture[s
 )
 def test_clean(text: str, shown: str) -> None:
     assert output.clean(text) == shown
+
+
+def test_a_table_is_as_wide_as_a_terminal_shows_it(capsys: pytest.CaptureFixture[str]) -> None:
+    output.table(
+        ("NAME", "SIZE", "NOTE"), [("漢字", "1", ""), ("a\u0308b", "10", "one\ntwo")], numbers=frozenset({"SIZE"})
+    )
+    assert capsys.readouterr().out == "NAME  SIZE  NOTE\n漢字     1\na\u0308b      10  one\\ntwo\n"
 
 
 def test_amounts_for_people() -> None:

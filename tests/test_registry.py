@@ -183,6 +183,68 @@ def test_a_broken_built_in_is_an_error_that_says_how_to_go_on(install: Install) 
     assert plugin(Registry.load(disabled=["abroken"]), "abroken").status == "disabled"
 
 
+SAYS = 'VBACKUP_BRINGS = {"codecs": ["rot13"]}'
+
+
+def test_a_built_in_that_says_what_it_brings_waits_until_that_is_wanted(install: Install) -> None:
+    asked = dedent(CODEC).replace("    register(Rot13)", "    asked.append(1); register(Rot13)")
+    install("waits", f"asked = []\n{SAYS}\n{asked}", dist="vbackup")
+    registry = Registry.load()
+    assert "rot13" in registry.codecs
+    assert list(registry.codecs) == ["rot13"]
+    assert len(registry.codecs) == 1
+    assert sys.modules["stranger_waits"].asked == []
+    assert registry.codecs["rot13"].__name__ == "Rot13"
+    assert plugin(registry, "waits").roles == {"codecs": ["rot13"]}
+    assert sys.modules["stranger_waits"].asked == [1]
+
+
+RAISES = dedent(CODEC).replace("    register(Rot13)", "    1 / 0")
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (f"{SAYS}\n{RAISES}", "vbackup_register_codecs raised ZeroDivisionError"),
+        (dedent(CODEC) + SAYS.replace("]", ', "rot26"]'), "it brings .*rot13.*, and says .*rot26"),
+    ],
+)
+def test_a_built_in_that_waits_may_turn_out_broken(install: Install, source: str, message: str) -> None:
+    install("waits", source, dist="vbackup")
+    registry = Registry.load()
+    for _ in range(2):
+        with pytest.raises(PluginError, match=f"the built-in plugin 'waits' is broken: {message}"):
+            registry.codecs["rot13"]
+    with pytest.raises(PluginError, match="the built-in plugin 'waits' is broken"):
+        registry.plugins  # noqa: B018
+
+
+def test_a_stranger_gets_no_name_of_one_that_waits(install: Install) -> None:
+    install("waits", dedent(CODEC) + SAYS, dist="vbackup")
+    install("thief", CODEC)
+    registry = Registry.load()
+    assert plugin(registry, "thief").error == "codecs 'rot13' of plugin 'thief' is already that of plugin 'waits'"
+    assert registry.codecs["rot13"].__module__ == "stranger_waits"
+
+
+def test_a_stranger_that_waits_and_turns_out_broken_is_left_out(install: Install) -> None:
+    install("late", f"{SAYS}\n{RAISES}")
+    registry = Registry.load()
+    assert "rot13" in registry.codecs
+    with pytest.raises(KeyError):
+        registry.codecs["rot13"]
+    assert "rot13" not in registry.codecs
+    late = plugin(registry, "late")
+    assert late.status == "broken"
+    assert "raised ZeroDivisionError" in late.error
+
+
+@pytest.mark.parametrize("said", ["1", '["rot13"]', '{"codecs": [1]}', '{"code": ["rot13"]}', '{"codecs": 1}'])
+def test_a_stranger_may_say_nonsense(install: Install, said: str) -> None:
+    install("odd", dedent(CODEC) + f"VBACKUP_BRINGS = {said}")
+    assert "its VBACKUP_BRINGS must be" in plugin(Registry.load(), "odd").error
+
+
 def test_disabled_plugins_are_not_even_imported(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
     install("bad", "1 / 0")
     monkeypatch.setenv("VBACKUP_DISABLED_PLUGINS", " bad ,lz4")

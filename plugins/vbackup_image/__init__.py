@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from vbackup.api import Hypervisor, Register, Target, hookimpl
 
+VBACKUP_BRINGS = {"hypervisors": ["image"], "targets": ["image"]}
+
 
 @hookimpl
 def vbackup_register_hypervisors(register: Register[type[Hypervisor]]) -> None:

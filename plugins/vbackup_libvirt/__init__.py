@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from vbackup.api import Hypervisor, Register, hookimpl
 
+VBACKUP_BRINGS = {"hypervisors": ["libvirt"]}
+
 
 @hookimpl
 def vbackup_register_hypervisors(register: Register[type[Hypervisor]]) -> None:

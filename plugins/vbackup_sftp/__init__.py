@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from vbackup.api import Register, Transport, hookimpl
 
+VBACKUP_BRINGS = {"transports": ["sftp"]}
+
 
 @hookimpl
 def vbackup_register_transports(register: Register[type[Transport]]) -> None:

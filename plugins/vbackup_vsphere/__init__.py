@@ -12,6 +12,8 @@ from vbackup.api import Hypervisor, Register, hookimpl
 if TYPE_CHECKING:
     import click
 
+VBACKUP_BRINGS = {"hypervisors": ["vsphere"], "commands": ["vsphere"]}
+
 
 @hookimpl
 def vbackup_register_hypervisors(register: Register[type[Hypervisor]]) -> None:

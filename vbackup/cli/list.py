@@ -16,11 +16,10 @@ def command(state: State, machine: str | None) -> int:
     """List restore points, oldest first, of MACHINE, of @group or of all."""
     with state.site() as site:
         from vbackup.cli import points
-        from vbackup.jobs.points import list_damaged, list_points
+        from vbackup.jobs.points import survey
         from vbackup.jobs.protect import protections
 
-        found = list_points(site, machine)
-        damaged = list_damaged(site)
+        found, damaged = survey(site, machine)
         protected = protections(site, found)
     if state.json:
         shown = [points.as_json(each, protected=each.point.id in protected[each.target]) for each in found]

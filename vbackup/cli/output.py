@@ -5,7 +5,6 @@ Names of machines, disks and files come from strangers: nothing is printed that 
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import sys
@@ -20,6 +19,8 @@ _UNSAFE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 
 def clean(text: str) -> str:
     """Return ``text`` with every character that is not plainly visible as a backslash escape; lines stay lines."""
+    if text.isprintable():
+        return text
     return "".join(
         char if char == "\n" or unicodedata.category(char) not in _UNSAFE else char.encode("unicode_escape").decode()
         for char in text
@@ -51,6 +52,8 @@ def warning(message: str) -> None:
 
 def document(value: Any, *, indent: int | None = 2) -> None:
     """Print ``value`` as JSON (ASCII only) to stdout; ``indent=None`` puts it on one line."""
+    import json
+
     _print(sys.stdout, json.dumps(value, indent=indent))
 
 
@@ -63,21 +66,34 @@ def flush() -> None:
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: frozenset[str] = frozenset()) -> None:
-    """Print rows under headings to stdout, as wide as they need when it is not a terminal; ``numbers`` go right."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+    """Print rows under headings to stdout, as wide as they need; ``numbers`` go right."""
+    cells = [tuple(columns), *(tuple(map(_line, row)) for row in rows)]
+    spans = [[_width(cell) for cell in row] for row in cells]
+    widest = [max(column) for column in zip(*spans, strict=True)]
+    lines = []
+    for row, spanned in zip(cells, spans, strict=True):
+        gaps = (" " * (most - span) for most, span in zip(widest, spanned, strict=True))
+        padded = (
+            gap + cell if column in numbers else cell + gap
+            for column, cell, gap in zip(columns, row, gaps, strict=True)
+        )
+        lines.append("  ".join(padded).rstrip())
+    _print(sys.stdout, "\n".join(lines))
 
-    made = Table(box=None, pad_edge=False)
-    for column in columns:
-        made.add_column(column, justify="right" if column in numbers else "left", overflow="fold")
-    for row in rows:
-        made.add_row(*(Text(clean(cell)) for cell in row))
-    terminal = sys.stdout.isatty()
-    console = Console(width=None if terminal else 10_000, force_terminal=terminal)
-    with console.capture() as captured:
-        console.print(made)
-    _print(sys.stdout, "\n".join(line.rstrip() for line in captured.get().splitlines()))
+
+def _line(cell: str) -> str:
+    return clean(cell).replace("\n", "\\n")
+
+
+def _width(text: str) -> int:
+    """Return the columns that a terminal shows a line in: two of a wide character, none of a mark on another."""
+    return len(text) if text.isascii() else sum(map(_columns, text))
+
+
+def _columns(char: str) -> int:
+    if unicodedata.combining(char):
+        return 0
+    return 2 if unicodedata.east_asian_width(char) in "WF" else 1
 
 
 def size(count: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -44,6 +45,8 @@ class State:
         registry = registry or self.registry()
         with Site(load(find(self.config), registry), registry) as site:
             self.on_stop.append(site.stop.set)
+            gc.freeze()
+            gc.enable()
             yield site
 
 

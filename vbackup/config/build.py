@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Annotated, Any, Literal, Union
 
 from pydantic import ConfigDict, Field, create_model
@@ -24,20 +24,29 @@ class _NothingInstalled(Entry):
     type: Literal[""]
 
 
-def model(registry: Registry) -> type[Config]:
+def model(registry: Registry, types: Collection[str] | None = None) -> type[Config]:
     """Return `Config` with each entry a union, told apart by ``type``, of what ``registry`` has for its role.
+
+    With ``types`` it only knows those, and the default codecs: plugins of which none is used may wait on.
 
     Raises: `PluginError` when the options of a class do not make a model.
     """
-    codec = _union("codecs", lambda _: Entry, registry.codecs)
+    defaults = {step["type"] for step in DEFAULT_CODECS}
+
+    def used(classes: Mapping[str, type[Any]]) -> Mapping[str, type[Any]]:
+        names = classes.keys() if types is None else classes.keys() & defaults.union(types)
+        found = ((name, classes.get(name)) for name in sorted(names))  # a plugin that waited may turn out broken
+        return {name: cls for name, cls in found if cls is not None}
+
+    codec = _union("codecs", lambda _: Entry, used(registry.codecs))
     codecs = EncodedTargetEntry.model_fields["codecs"]
-    if {step["type"] for step in DEFAULT_CODECS} <= registry.codecs.keys():
+    if defaults <= registry.codecs.keys():
         codecs = FieldInfo.merge_field_infos(codecs, default=DEFAULT_CODECS, validate_default=True)
     many = tuple[codec, ...]  # type: ignore[valid-type]  # made at run time
     encoded = create_model("EncodedTargetEntry", __base__=EncodedTargetEntry, codecs=(many, codecs))
-    hypervisors = _union("hypervisors", lambda _: Entry, registry.hypervisors)
-    transports = _union("transports", lambda _: TransportEntry, registry.transports)
-    targets = _union("targets", lambda cls: encoded if cls.encodes else TargetEntry, registry.targets)
+    hypervisors = _union("hypervisors", lambda _: Entry, used(registry.hypervisors))
+    transports = _union("transports", lambda _: TransportEntry, used(registry.transports))
+    targets = _union("targets", lambda cls: encoded if cls.encodes else TargetEntry, used(registry.targets))
     return create_model(
         "Config",
         __base__=Config,
@@ -63,7 +72,7 @@ def _entries(base: type[Config], name: str, entry: Any) -> Any:
 
 def _union(role: str, base: Callable[[Any], type[Entry]], classes: Mapping[str, type[Any]]) -> Any:
     """Return the type of an entry; ``base`` tells, for a class, what its entries have beside the class's options."""
-    models = [_entry(role, base(cls), name, cls) for name, cls in sorted(classes.items())]
+    models = [_entry(role, base(cls), name, cls) for name, cls in classes.items()]
     if not models:
         return _NothingInstalled
     if len(models) == 1:

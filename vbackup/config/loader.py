@@ -56,6 +56,10 @@ def load(path: Path, registry: Registry) -> Config:
 
 
 def _validate(document: Document, registry: Registry) -> tuple[Config | None, list[Problem]]:
+    try:
+        return model(registry, _types(document.data)).model_validate(document.data), []
+    except ValidationError:
+        pass  # what is wrong is told by all that could be right
     shape = model(registry)
     try:
         return shape.model_validate(document.data), []
@@ -68,16 +72,26 @@ def _validate(document: Document, registry: Registry) -> tuple[Config | None, li
     return None, explain(details, document, shape.model_json_schema(), unknown)
 
 
+def _types(data: Any) -> set[str]:
+    """Return all that stands behind a ``type:``, wherever that is."""
+    if isinstance(data, list):
+        return set().union(*map(_types, data))
+    if not isinstance(data, dict):
+        return set()
+    own = {data["type"]} if isinstance(data.get("type"), str) else set()
+    return own.union(*map(_types, data.values()))
+
+
 def _without_files(document: Document, registry: Registry) -> list[Problem]:
     """Find targets that need files on transports that have none. Works on any document, valid or not."""
     targets = _entries_of(document, "targets", registry.targets)
     transports = _entries_of(document, "transports", registry.transports)
-    with_files = ", ".join(sorted(name for name, cls in registry.transports.items() if cls.has_files)) or "none"
     problems = []
     for alias, (kind, entry) in targets.items():
         found = transports.get(str(entry.get("transport")))
         if kind.needs_files and found is not None and not found[0].has_files:
             path = ("targets", alias, "transport")
+            with_files = ", ".join(sorted(name for name, cls in registry.transports.items() if cls.has_files)) or "none"
             message = (
                 f"a target of type {kind.name!r} needs files, and a transport of type {found[0].name!r} has none "
                 f"(types that have: {with_files})"

@@ -60,6 +60,13 @@ def _of_machine(found: Sequence[Found], machine: str) -> list[Found]:
     return [f for f in found if machine in (f.point.machine, f"{f.point.hypervisor}:{f.point.machine}")]
 
 
+def survey(site: Site, machine: str | None = None) -> tuple[list[Found], list[Damage]]:
+    """Return what `list_points` and `list_damaged` do, asking each target only once."""
+    reached = reach(site)
+    found = list(reached.points) if machine is None else _of_machine(reached.points, machine)
+    return found, [damage for target in reached.targets.values() for damage in target.damaged_points()]
+
+
 def list_damaged(site: Site) -> list[Damage]:
     """Return points that are there but cannot be read."""
     return [damage for _, target in readable(site) for damage in target.damaged_points()]

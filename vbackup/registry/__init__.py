@@ -1,5 +1,6 @@
 """Which plugins there are, and the classes that they register."""
 
-from vbackup.registry.manager import PluginInfo, Registry
+from vbackup.registry.entries import PluginInfo
+from vbackup.registry.manager import Registry
 
 __all__ = ["PluginInfo", "Registry"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,18 +18,43 @@ if TYPE_CHECKING:
     import click
 
 
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """A plugin that was found good: a hook caller of its own, its classes by role and name, and its commands."""
+Names = Mapping[str, Sequence[str]]
+"""Names by role; those of commands under ``commands``."""
 
-    name: str
-    hooks: pluggy.HookRelay
+
+@dataclass(frozen=True, slots=True)
+class Brought:
+    """What a plugin brings: classes by role and name, and commands by name."""
+
     classes: Mapping[str, Mapping[str, type]]
     commands: Mapping[str, click.Command]
 
+    @property
+    def names(self) -> Names:
+        """What it is, by name."""
+        roles: dict[str, Mapping[str, object]] = {**self.classes, "commands": self.commands}
+        return {role: sorted(names) for role, names in roles.items() if names}
 
-def adopt(plugin: object, name: str, trace: Callable[[str], None] | None = None) -> Loaded:
-    """Check ``plugin`` (a module or an object with hook implementations) and collect what it registers.
+
+@dataclass(frozen=True, slots=True)
+class Adopted:
+    """A plugin whose hooks were found good: it has a hook caller of its own."""
+
+    name: str
+    hooks: pluggy.HookRelay
+    promised: Names | None
+    """The names of all that it brings, where its module says so."""
+
+    def ask(self) -> Brought:
+        """Check and collect what it registers. Raises: `PluginError` with what is wrong, not naming the plugin."""
+        brought = Brought({role.name: _collect(self.hooks, role) for role in ROLES}, commands(self.hooks))
+        if self.promised is not None and brought.names != self.promised:
+            raise PluginError(f"it brings {brought.names}, and says that it brings {self.promised}")
+        return brought
+
+
+def adopt(plugin: object, name: str, trace: Callable[[str], None] | None = None) -> Adopted:
+    """Check the hooks of ``plugin`` (a module or an object with hook implementations).
 
     Each plugin gets a manager of its own, so that what one raises never keeps another from being called.
 
@@ -43,8 +68,24 @@ def adopt(plugin: object, name: str, trace: Callable[[str], None] | None = None)
     if trace is not None:
         _trace(manager, name, trace)
     _register(manager, plugin, name)
-    classes = {role.name: _collect(manager, role) for role in ROLES}
-    return Loaded(name, manager.hook, classes, commands(manager.hook))
+    return Adopted(name, manager.hook, _promised(plugin))
+
+
+def _promised(plugin: object) -> Names | None:
+    """Return what a module says that it brings, for it may be a stranger's that says anything."""
+    said = getattr(plugin, "VBACKUP_BRINGS", None)
+    if said is None:
+        return None
+    known = {*(role.name for role in ROLES), "commands"}
+    try:
+        names = {role: sorted(names) for role, names in said.items()}
+    except (AttributeError, TypeError):
+        names = {"": []}
+    if not names.keys() <= known or not all(isinstance(each, str) for part in names.values() for each in part):
+        raise PluginError(
+            f"its VBACKUP_BRINGS must be lists of names by role ({', '.join(sorted(known))}), not {said!r}"
+        )
+    return names
 
 
 def _register(manager: pluggy.PluginManager, plugin: object, name: str) -> None:
@@ -70,7 +111,7 @@ def _explain(manager: pluggy.PluginManager, known: Iterable[str], error: pluggy.
     return " ".join(str(error).split())
 
 
-def _collect(manager: pluggy.PluginManager, role: Role) -> dict[str, type]:
+def _collect(hooks: pluggy.HookRelay, role: Role) -> dict[str, type]:
     classes: dict[str, type] = {}
 
     def register(cls: Any, /) -> None:
@@ -80,7 +121,7 @@ def _collect(manager: pluggy.PluginManager, role: Role) -> dict[str, type]:
             raise PluginError(f"it registers two {role.name} named {name!r}")
         classes[name] = checked
 
-    call(manager.hook, role.hook, register)
+    call(hooks, role.hook, register)
     return classes
 
 

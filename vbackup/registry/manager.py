@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import threading
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
-from importlib.metadata import EntryPoint, entry_points
-from typing import TYPE_CHECKING, Literal
+from dataclasses import replace
+from functools import partial
+from importlib.metadata import EntryPoint
+from typing import TYPE_CHECKING
 
 from vbackup.api import (
     Codec,
@@ -22,41 +24,33 @@ from vbackup.api import (
     Target,
     Transport,
 )
-from vbackup.registry.loading import Loaded, adopt
+from vbackup.registry.classes import Classes
+from vbackup.registry.entries import PluginInfo, entries, imported
+from vbackup.registry.loading import Adopted, Brought, Names, adopt
 from vbackup.registry.roles import ROLES
 
 if TYPE_CHECKING:
     import click
 
-GROUP = "vbackup"
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class PluginInfo:
-    """One plugin as it was found: ``origin`` is its distribution, ``error`` says why it is not in use."""
-
-    name: str
-    origin: str
-    version: str
-    builtin: bool
-    status: Literal["ok", "broken", "disabled"] = "ok"
-    error: str = ""
-    roles: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """The names it registered, by role (``codecs``: ``["zstd"]``), and those of its ``commands``."""
 
 
 class Registry:
     """The classes of all roles, by role and name, and the job events.
 
     Made by `load`; an empty one is for tests. A plugin counts as a whole or not at all.
+
+    A plugin whose module says what it brings (``VBACKUP_BRINGS``, names by role) waits, with all that it would import,
+    until something of that is wanted: a command begins fast, and asks no more of a machine than it needs.
     """
 
     def __init__(self) -> None:
-        self._classes: dict[str, dict[str, type]] = {role.name: {} for role in ROLES}
+        self._classes: dict[str, Classes] = {role.name: Classes() for role in ROLES}
         self._commands: dict[str, click.Command] = {}
         self._owners: dict[tuple[str, str], str] = {}
-        self._loaded: list[Loaded] = []
+        self._adopted: list[Adopted] = []
+        self._waiting: dict[str, Adopted] = {}
+        self._lock = threading.RLock()
         self._plugins: list[PluginInfo] = []
         self._complained: set[tuple[str, str]] = set()
         self._trace = _to_stderr if os.environ.get("VBACKUP_TRACE_HOOKS") == "1" else None
@@ -67,12 +61,12 @@ class Registry:
 
         A third-party plugin that is broken is logged, listed in `plugins` and left out.
 
-        Raises: `PluginError` when a built-in one is broken.
+        Raises: `PluginError` when a built-in one is broken that does not wait.
         """
         named = {name.strip() for name in os.environ.get("VBACKUP_DISABLED_PLUGINS", "").split(",")}
         registry = cls()
-        for entry in _entries():
-            registry._take(entry, skip=entry.name in named.union(disabled))
+        for entry, info in entries():
+            registry._take(entry, info, skip=entry.name in named.union(disabled))
         return registry
 
     @property
@@ -102,12 +96,14 @@ class Registry:
 
     @property
     def commands(self) -> Mapping[str, click.Command]:
-        """Commands of plugins by name."""
+        """Commands of plugins by name. Raises: `PluginError` as `load`, for nothing waits any longer."""
+        self._ask_all()
         return self._commands
 
     @property
     def plugins(self) -> Sequence[PluginInfo]:
-        """All plugins that were found, good or not: built-in ones first, then by name."""
+        """All plugins that were found, good or not: built-in ones first, then by name. Raises: as `commands`."""
+        self._ask_all()
         return tuple(self._plugins)
 
     def register(self, plugin: object, name: str) -> None:
@@ -126,75 +122,86 @@ class Registry:
         """Tell all plugins; see `emit_started`."""
         self._emit("vbackup_job_finished", event)
 
-    def _take(self, entry: EntryPoint, *, skip: bool) -> None:
-        info = _info(entry)
+    def _take(self, entry: EntryPoint, info: PluginInfo, *, skip: bool) -> None:
         if skip:
-            self._plugins.append(_with(info, "disabled"))
+            self._plugins.append(replace(info, status="disabled"))
             return
         try:
-            self._add(_import(entry), info)
+            self._add(imported(entry), info)
         except PluginError as error:
             if info.builtin:
-                raise PluginError(
-                    f"the built-in plugin {entry.name!r} is broken: {error.message}",
-                    hint=f"Reinstall vbackup, or run without it: VBACKUP_DISABLED_PLUGINS={entry.name}",
-                ) from error
-            self._plugins.append(_with(info, "broken", error.message))
+                raise _broken(entry.name, error) from error
+            self._plugins.append(replace(info, status="broken", error=error.message))
             _log.warning("plugin %r of %s is left out: %s", entry.name, info.origin, error.message)
 
     def _add(self, plugin: object, info: PluginInfo) -> None:
         if info.name in {other.name for other in self._plugins}:
             raise PluginError(f"there is another plugin named {info.name!r}")
-        loaded = adopt(plugin, info.name, self._trace)
-        brings: dict[str, Mapping[str, object]] = {**loaded.classes, "commands": loaded.commands}
-        for role, names in brings.items():
+        adopted = adopt(plugin, info.name, self._trace)
+        brought = None if adopted.promised is not None else adopted.ask()
+        roles: Names = brought.names if brought is not None else adopted.promised or {}
+        for role, names in roles.items():
             for name in names:
                 if owner := self._owners.get((role, name)):
                     raise PluginError(f"{role} {name!r} of plugin {info.name!r} is already that of plugin {owner!r}")
-        for role, classes in loaded.classes.items():
-            self._classes[role].update(classes)
-        self._commands.update(loaded.commands)
-        self._owners.update({(role, name): info.name for role, names in brings.items() for name in names})
-        self._loaded.append(loaded)
-        roles = {role: sorted(names) for role, names in brings.items() if names}
-        self._plugins.append(_with(info, "ok", roles=roles))
+        self._owners.update({(role, name): info.name for role, names in roles.items() for name in names})
+        self._adopted.append(adopted)
+        self._plugins.append(replace(info, roles=roles))
+        if brought is not None:
+            self._take_in(brought)
+            return
+        self._waiting[info.name] = adopted
+        for role, classes in self._classes.items():
+            for name in roles.get(role, ()):
+                classes.add_later(name, partial(self._ask, info.name))
+
+    def _take_in(self, brought: Brought) -> None:
+        for role, classes in brought.classes.items():
+            self._classes[role].add(classes)
+        self._commands.update(brought.commands)
+
+    def _ask(self, name: str) -> None:
+        """Let a plugin wait no longer. Raises: `PluginError`."""
+        with self._lock:
+            if name not in self._waiting:
+                return
+            try:
+                self._take_in(self._waiting[name].ask())
+            except PluginError as error:
+                self._leave_out(name, error)
+            del self._waiting[name]
+
+    def _leave_out(self, name: str, error: PluginError) -> None:
+        """A plugin that waited is broken. Raises: `PluginError` for a built-in one, whenever it is wanted."""
+        at, info = next((at, info) for at, info in enumerate(self._plugins) if info.name == name)
+        if info.builtin:
+            raise _broken(name, error) from error
+        for role, names in info.roles.items():
+            if role in self._classes:
+                self._classes[role].drop(names)
+        self._plugins[at] = replace(info, status="broken", error=error.message, roles={})
+        _log.warning("plugin %r of %s is left out: %s", name, info.origin, error.message)
+
+    def _ask_all(self) -> None:
+        with self._lock:
+            for name in list(self._waiting):
+                self._ask(name)
 
     def _emit(self, hook: str, event: JobEvent) -> None:
-        for loaded in self._loaded:
+        for adopted in self._adopted:
             try:
-                getattr(loaded.hooks, hook)(event=event)
+                getattr(adopted.hooks, hook)(event=event)
             except Exception as error:  # noqa: BLE001 - a stranger's code may raise anything; it must not stop a backup
-                if (loaded.name, hook) not in self._complained:
-                    self._complained.add((loaded.name, hook))
-                    _log.exception("plugin %r: %s raised %s", loaded.name, hook, type(error).__name__)
+                if (adopted.name, hook) not in self._complained:
+                    self._complained.add((adopted.name, hook))
+                    _log.exception("plugin %r: %s raised %s", adopted.name, hook, type(error).__name__)
 
 
-def _entries() -> list[EntryPoint]:
-    # The same distribution may be seen twice (installed and on the path); its entry points are equal then.
-    unique = {(entry.name, entry.value): entry for entry in reversed(list(entry_points(group=GROUP)))}
-    return sorted(unique.values(), key=lambda entry: (not _info(entry).builtin, entry.name))
-
-
-def _info(entry: EntryPoint) -> PluginInfo:
-    origin = entry.dist.name if entry.dist else ""
-    return PluginInfo(entry.name, origin, entry.dist.version if entry.dist else "", builtin=origin == "vbackup")
-
-
-def _with(
-    info: PluginInfo,
-    status: Literal["ok", "broken", "disabled"],
-    error: str = "",
-    roles: Mapping[str, Sequence[str]] | None = None,
-) -> PluginInfo:
-    return PluginInfo(info.name, info.origin, info.version, info.builtin, status, error, roles or {})
-
-
-def _import(entry: EntryPoint) -> object:
-    try:
-        plugin: object = entry.load()
-    except (Exception, SystemExit) as error:  # whatever a stranger's module does when imported
-        raise PluginError(f"{entry.value} cannot be imported: {type(error).__name__}: {error}") from error
-    return plugin
+def _broken(name: str, error: PluginError) -> PluginError:
+    return PluginError(
+        f"the built-in plugin {name!r} is broken: {error.message}",
+        hint=f"Reinstall vbackup, or run without it: VBACKUP_DISABLED_PLUGINS={name}",
+    )
 
 
 def _to_stderr(line: str) -> None:

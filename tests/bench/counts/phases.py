@@ -1,0 +1,135 @@
+"""What is counted: a machine's first backup and the next ones, a restore, a verification and a listing.
+
+Each phase opens the repository anew, as a command does. ``python -m tests.bench.counts.phases calls|memory DIRECTORY``
+prints the figures of all phases as JSON: calls are counted apart from memory, as counting takes some.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.bench.counts import data
+from tests.bench.counts.counting import Calls, CountingTransport
+from tests.support import back_up, repository
+from vbackup.api import HypervisorContext, Point, RestoreRequest
+from vbackup.engine.restore import Restore
+from vbackup.repository.target import Repository
+from vbackup_image.options import Image, ImageOptions
+from vbackup_image.plugin import ImageHypervisor
+from vbackup_local.transport import Local, LocalOptions
+
+PROCESSORS = 2
+"""That the work is spread over, wherever it runs."""
+LARGE = 64 << 30
+"""Bytes of the disk whose backup and restore must not need more memory than a small one's."""
+Figures = dict[str, float]
+"""Counts by ``phase: what``."""
+
+
+class Lab:
+    """Machines that are images, and a repository of their own in a directory."""
+
+    def __init__(self, place: Path, **images: Path) -> None:
+        self._place = place
+        (place / "store").mkdir(parents=True)
+        self.transport = CountingTransport(Local(LocalOptions(path=place / "store")))
+        machines = {name: (Image(path=path),) for name, path in images.items()}
+        self._images = ImageHypervisor(ImageOptions(machines=machines), HypervisorContext("lab", place))
+        with self._target() as target:
+            target.init()
+
+    def back_up(self, name: str) -> Point:
+        """Make a point."""
+        with self._target() as target:
+            return back_up(target, self._images, name)
+
+    def restore(self, point: Point) -> None:
+        """Restore to a raw file."""
+        request = RestoreRequest(disks={"disk0": self._place / "restored.raw"}, format="raw", overwrite=True)
+        with self._target() as target:
+            Restore(target, self._images, threading.Event(), lambda key, done, size: None).run(point, request)
+
+    def verify(self, point: Point) -> None:
+        """Read and check all of a point."""
+        with self._target() as target:
+            assert target.verify([point], lambda size: None) == []
+
+    def list(self) -> None:
+        """List all points."""
+        with self._target() as target:
+            assert target.points()
+
+    @contextmanager
+    def _target(self) -> Iterator[Repository]:
+        target = repository(self.transport, self._place / "cache", chunk_size=data.CHUNK)
+        try:
+            yield target
+        finally:
+            target.close()
+
+
+def calls(place: Path) -> Figures:
+    """Count everything but memory."""
+    raw, tracked, tiny = place / "copy.raw", place / "web.qcow2", place / "tiny.raw"
+    data.disk(raw)
+    data.tracked(raw, tracked)
+    tiny.write_bytes(bytes(range(256)) * 4096)
+    counted = Calls()
+    first = Lab(place / "first", tiny=tiny)  # whatever is only imported, or made, once is so by now
+    _all_once(first, "tiny")
+    lab, figures = Lab(place / "lab", web=tracked, copy=raw), Figures()
+
+    def count(phase: str, chunks: int, work: Callable[[], Point | None]) -> Point | None:
+        lab.transport.counts.clear()
+        counted.take()
+        point = work()
+        figures[f"{phase}: calls a chunk" if chunks else f"{phase}: calls"] = round(counted.take() / (chunks or 1), 1)
+        figures.update({f"{phase}: {what}": number for what, number in sorted(lab.transport.counts.items())})
+        if point is not None:
+            figures[f"{phase}: read"] = point.read
+        return point
+
+    count("full", data.CHUNKS, lambda: lab.back_up("web"))
+    count("unchanged", 0, lambda: lab.back_up("web"))
+    data.change(tracked)
+    changed = count("changed", 2 * data.CHANGES, lambda: lab.back_up("web"))
+    count("known", data.CHUNKS, lambda: lab.back_up("copy"))
+    assert changed is not None
+    count("restore", data.CHUNKS, lambda: lab.restore(changed))
+    count("verify", data.CHUNKS, lambda: lab.verify(changed))
+    count("list", 0, lab.list)
+    counted.stop()
+    return figures
+
+
+def memory(place: Path) -> Figures:
+    """Measure the peak memory, in bytes, of a backup and a restore of a large disk that is sparse for the most part."""
+    raw = place / "large.raw"
+    data.disk(raw)
+    os.truncate(raw, LARGE)
+    lab = Lab(place / "lab", large=raw)
+    lab.restore(lab.back_up("large"))
+    # The kernel's word on this program alone: getrusage(2) begins with the peak of the parent.
+    peak = re.search(r"^VmHWM:\s+(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE)
+    assert peak
+    return {"large disk: memory": int(peak[1]) << 10}
+
+
+def _all_once(lab: Lab, name: str) -> None:
+    point = lab.back_up(name)
+    lab.back_up(name)
+    lab.restore(point)
+    lab.verify(point)
+    lab.list()
+
+
+if __name__ == "__main__":
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:PROCESSORS])
+    print(json.dumps({"calls": calls, "memory": memory}[sys.argv[1]](Path(sys.argv[2]))))
