@@ -13,7 +13,7 @@ PACKAGES := python3 python3-dev python3-venv gcc pkg-config libvirt-dev \
 # are processors: many tests wait for servers that are away.
 WORKERS = $(shell unshare --mount true 2>/dev/null && echo $$(($$(nproc) + 1)) || echo 1)
 
-.PHONY: help setup demo test check format bench clean
+.PHONY: help setup demo test check format bench bench-check clean
 
 help:
 	@echo "make demo    back up, change and restore a real, running machine (under 5 minutes)"
@@ -21,6 +21,7 @@ help:
 	@echo "make setup   install what is missing into this machine and .venv; the others do it by themselves"
 	@echo "make check   ruff, mypy and the import rules; make format puts the layout right"
 	@echo "make bench   measure"
+	@echo "make bench-check  compare what does not depend on the machine with the baseline; UPDATE=1 makes a new one"
 	@echo "make clean   remove what was made here"
 
 setup: .venv/.ready
@@ -41,8 +42,11 @@ format: setup
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-bench: setup
+bench: setup .venv/.bench
 	$(BIN)/python -m tests.bench
+
+bench-check: setup
+	@$(BIN)/python -m tests.bench.counts $(if $(UPDATE),--update)
 
 clean:
 	rm -rf .venv .lab .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
@@ -54,6 +58,10 @@ clean:
 	@test -x $(BIN)/pip || $(PYTHON) -m venv .venv
 	@$(BIN)/pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
 	@$(BIN)/pip install --quiet --editable ".[libvirt,vsphere,s3,sftp,smb]" --group dev
+	@touch $@
+
+.venv/.bench: .venv/.ready
+	@$(BIN)/pip install --quiet --disable-pip-version-check --group bench
 	@touch $@
 
 .lab/packages: Makefile .ci/packages

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,30 +16,39 @@ VBACKUP = Path(sys.executable).with_name("vbackup")
 
 
 class Site:
-    """A configuration in a directory."""
+    """A configuration in a directory, of one job; ``job`` adds to that, and ``transport`` is instead of a directory."""
 
-    def __init__(self, place: Path, machines: list[str]) -> None:
+    def __init__(
+        self,
+        place: Path,
+        machines: Sequence[str],
+        *,
+        transport: Mapping[str, Any] | None = None,
+        job: Mapping[str, Any] | None = None,
+    ) -> None:
         self.place = place
         self.store = place / "store"
         place.mkdir(parents=True)
-        selectors = ", ".join(f'"lab:{name}"' for name in machines)
-        (place / "vbackup.yaml").write_text(
-            f"""
-hypervisors: {{lab: {{type: libvirt, uri: "qemu:///system"}}}}
-transports: {{disk: {{type: local, path: {self.store}}}}}
-targets: {{main: {{type: repository, transport: disk, key: {{file: {place}/key}}}}}}
-jobs: {{nightly: {{machines: [{selectors}], target: main, quiesce: no}}}}
-"""
-        )
+        selected = [f"lab:{name}" for name in machines]
+        config = {
+            "hypervisors": {"lab": {"type": "libvirt", "uri": "qemu:///system"}},
+            "transports": {"store": transport or {"type": "local", "path": str(self.store)}},
+            "targets": {"main": {"type": "repository", "transport": "store", "key": {"file": f"{place}/key"}}},
+            "jobs": {"nightly": {"machines": selected, "target": "main", "quiesce": "no", **(job or {})}},
+        }
+        (place / "vbackup.yaml").write_text(json.dumps(config))
         self.env = os.environ | {"VBACKUP_STATE_DIR": f"{place}/state", "VBACKUP_CACHE_DIR": f"{place}/cache"}
         self("init")
 
     def __call__(self, *argv: str | Path) -> Cost:
         """Run a command and measure it."""
-        return cost([VBACKUP, "-c", self.place / "vbackup.yaml", *argv], env=self.env)
+        return cost(self.command(*argv), env=self.env)
+
+    def command(self, *argv: str | Path) -> list[str | Path]:
+        """What a call runs."""
+        return [VBACKUP, "-c", self.place / "vbackup.yaml", *argv]
 
     def point(self, machine: str) -> dict[str, Any]:
         """Return the newest point of a machine as `list` shows it."""
-        command = [VBACKUP, "-c", self.place / "vbackup.yaml", "--json", "list", machine]
-        points = json.loads(subprocess.check_output(command, env=self.env))
+        points = json.loads(subprocess.check_output(self.command("--json", "list", machine), env=self.env))
         return dict(points[-1])
