@@ -36,13 +36,14 @@ from vbackup.jobs.prune import prune
 from vbackup.jobs.run import RunReport, run
 from vbackup.jobs.site import Site
 from vbackup.registry import Registry
+from vbackup.repository.layout import DEFAULT_CHUNK_SIZE
 from vbackup.repository.points import get_point, point_key
 from vbackup.repository.presence import end_session
 from vbackup.testing.hypervisors import FakeHypervisor
 
 __all__ = ["place", "ready", "vbackup"]  # fixtures
 
-CHUNK = 128 << 10
+CHUNK = DEFAULT_CHUNK_SIZE
 
 
 class Plugin:

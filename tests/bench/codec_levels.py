@@ -1,4 +1,4 @@
-"""Measure compressing codecs on 128 KiB chunks of real files: ``python tests/bench/codec_levels.py [DIRECTORY ...]``.
+"""Measure compressing codecs on 64 KiB chunks of real files: ``python tests/bench/codec_levels.py [DIRECTORY ...]``.
 
 Prints a table in Markdown: the size that is left, and MiB of plain bytes per second of one processor.
 """
@@ -16,7 +16,7 @@ from vbackup_lz4.codec import Lz4
 from vbackup_stdcodecs.codecs import Deflate
 from vbackup_zstd.codec import Zstd
 
-CHUNK = 128 << 10
+CHUNK = 64 << 10
 BLOCK = 4096
 MIB = 1 << 20
 CONTEXT = CodecContext(bytes(32), bytes(12), b"")

@@ -20,6 +20,7 @@ from tests.servers.daemon import Daemons
 from tests.support import repository
 from vbackup.api import Kind, Range, align, split
 from vbackup.engine.copy import READ_SIZE, DiskCopy
+from vbackup.repository.layout import DEFAULT_CHUNK_SIZE
 from vbackup_local.transport import Local, LocalOptions
 from vbackup_qemu import image
 from vbackup_qemu.host import LocalHost
@@ -32,7 +33,7 @@ THIN = 16 << 30
 """Bytes of the disk that has changed in a few places."""
 PLACES = 2000
 BLOCK = 64 << 10
-CHUNK = 128 << 10
+CHUNK = DEFAULT_CHUNK_SIZE
 READ, STORED, TOLD, CHANGED = (
     "read all", "read all and store it", f"learn {PLACES} changed places", f"read {PLACES} changed places"
 )  # fmt: skip

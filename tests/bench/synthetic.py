@@ -16,15 +16,15 @@ from tests.support import CODECS, codec
 from vbackup.api import Point, PointDisk
 from vbackup.repository.chunks import Chain, Chains
 from vbackup.repository.index import write_index
-from vbackup.repository.layout import FANOUT, ID_SIZE, INDEX_ENTRIES, pack_key
+from vbackup.repository.layout import DEFAULT_CHUNK_SIZE, FANOUT, ID_SIZE, INDEX_ENTRIES, pack_key
 from vbackup.repository.packs import Entry, Pack, PackBuilder
 from vbackup.repository.points import point_key, write_point
 from vbackup.repository.sealing import ChunkKind, Keys
 
-CHUNK = 128 << 10
-BLOB = 80 << 10
+CHUNK = DEFAULT_CHUNK_SIZE
+BLOB = 40 << 10
 """Bytes of a chunk in its pack, on average."""
-IN_PACK = 400
+IN_PACK = 800
 MACHINES = 20
 RUN = 20
 """Points of one session."""

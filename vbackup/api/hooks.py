@@ -17,7 +17,12 @@ if TYPE_CHECKING:
     import click
 
 API_VERSION = 1
-"""Raised when a change breaks plugins; a plugin may state ``VBACKUP_API_VERSION`` to be refused politely."""
+"""Raised when a change breaks plugins; a plugin may state ``VBACKUP_API_VERSION`` to be refused politely.
+
+A plugin's module may also state what it brings, by role: ``VBACKUP_BRINGS = {"transports": ["webdav"]}``. Then its
+registering hooks are called, and all is imported that they import, only when something of that is wanted. It must be
+all of it: a plugin that brings anything else counts as broken.
+"""
 
 hookspec = pluggy.HookspecMarker("vbackup")
 hookimpl = pluggy.HookimplMarker("vbackup")

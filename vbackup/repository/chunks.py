@@ -21,6 +21,8 @@ from vbackup.repository.sealing import NONCE_SIZE, ChunkKind, Keys, derive, unse
 HEADER_SIZE = 1 + NONCE_SIZE
 MAX_CODECS = 8
 _SECRET = 32
+_NO_CONTEXT = CodecContext(b"", b"", b"")
+"""For codecs that do not encrypt, and ignore it."""
 _ORIGIN = struct.Struct(f"<16sI{_SECRET + hybrid.OVERHEAD}s")
 
 
@@ -76,10 +78,12 @@ class Chain:
         nonce = next(self._nonces).to_bytes(NONCE_SIZE, "big")
         mask = 0
         for i, codec in enumerate(self._codecs):
-            applied = mask | 1 << i
-            encoded = codec.encode(data, self._context(i, nonce, kind, chunk_id, applied))
-            if codec.encrypts or len(encoded) < len(data):
-                data, mask = encoded, applied
+            if codec.encrypts:
+                mask |= 1 << i
+                data = codec.encode(data, self._context(i, nonce, kind, chunk_id, mask))
+            elif len(encoded := codec.encode(data, _NO_CONTEXT)) < len(data):
+                mask |= 1 << i
+                data = encoded
         return b"".join((bytes((mask,)), nonce, data))
 
     def decode(self, kind: ChunkKind, chunk_id: bytes, blob: Buffer, size: int) -> bytes:

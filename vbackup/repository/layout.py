@@ -15,7 +15,7 @@ PROTECTED = "protected"
 DELETIONS = "deletions"
 REMOVED = "removed"
 
-DEFAULT_CHUNK_SIZE = 128 << 10
+DEFAULT_CHUNK_SIZE = 64 << 10
 PACK_SIZE = 32 << 20
 PACK_ENTRIES = 1 << 14
 PACK_ORIGINS = 256
@@ -28,8 +28,8 @@ ZERO_ID = bytes(ID_SIZE)
 """Stands for zeros in a disk map, a chunk's or a whole subtree's; no stored object has it."""
 
 FANOUT = 256
-"""Children of a disk map's node. A small node keeps a scattered change on a huge disk cheap: with 128 KiB chunks a
-leaf covers 32 MiB in 8 KiB, so 1,600 changes strewn over 1 TiB rewrite 13 MB of map."""
+"""Children of a disk map's node. A small node keeps a scattered change on a huge disk cheap: with 64 KiB chunks a
+leaf covers 16 MiB in 8 KiB, so 1,600 changes strewn over 1 TiB rewrite 16 MB of map."""
 
 
 def pack_key(name: bytes) -> str:

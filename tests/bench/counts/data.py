@@ -6,8 +6,10 @@ import random
 import subprocess
 from pathlib import Path
 
-CHUNK = 128 << 10
-CHUNKS = 1536
+from vbackup.repository.layout import DEFAULT_CHUNK_SIZE
+
+CHUNK = DEFAULT_CHUNK_SIZE
+CHUNKS = 3072
 """192 MiB."""
 CHANGES = 32
 CHANGE = 96 << 10
