@@ -20,21 +20,24 @@ def write(path: Path, runs: Iterable[Run], label: str) -> None:
     with translated(f"{label}: writing {path}"):
         descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
     try:
-        for offset, parts in _joined(runs):
+        for offset, parts in written_together(runs):
             with translated(f"{label}: writing {path}"):
-                _write(descriptor, parts, offset)
+                write_parts(descriptor, parts, offset)
     finally:
         os.close(descriptor)
 
 
-def _joined(runs: Iterable[Run]) -> Iterator[tuple[int, list[Buffer]]]:
-    """Yield an offset and data that follows from there."""
+def written_together(runs: Iterable[Run], border: int = 1 << 62) -> Iterator[tuple[int, list[Buffer]]]:
+    """Yield an offset and the data that follows from there, in parts; zeros are left out.
+
+    At each multiple of ``border`` something new begins.
+    """
     start, end = 0, 0
     parts: list[Buffer] = []
     for run in runs:
         if run.data is None:
             continue
-        if run.offset != end or end - start >= _AT_ONCE or len(parts) >= _BUFFERS:
+        if run.offset != end or run.offset % border == 0 or end - start >= _AT_ONCE or len(parts) >= _BUFFERS:
             if parts:
                 yield start, parts
             start, parts = run.offset, []
@@ -44,7 +47,8 @@ def _joined(runs: Iterable[Run]) -> Iterator[tuple[int, list[Buffer]]]:
         yield start, parts
 
 
-def _write(descriptor: int, parts: list[Buffer], offset: int) -> None:
+def write_parts(descriptor: int, parts: list[Buffer], offset: int) -> None:
+    """Write data into a file, all of it. Raises `OSError`."""
     left = sum(len(part) for part in parts)
     done = os.pwritev(descriptor, parts, offset)
     if done < left:  # the disk is nearly full, or a signal came

@@ -1,7 +1,7 @@
 """A disk that is being restored into an image or a block device.
 
-A server writes it, as that knows formats, holds locks and takes devices; but a new raw file on this machine is just
-bytes that nobody else knows of.
+A server writes it, as that holds locks, takes devices and is on other hosts, too; but a new file on this machine is
+just bytes that nobody else knows of.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from vbackup.api import NoSpace, PluginError, Run
-from vbackup_qemu import rawfile
+from vbackup_qemu import qcow2file, rawfile
 from vbackup_qemu.host import Host, LocalHost, translated
 from vbackup_qemu.nbd import NbdClient
 from vbackup_qemu.server import serve
+from vbackup_qemu.window import joined
 
 _WRITTEN_OUT = 32 << 20
 """Bytes of data after which the kernel is told to write them to the disk."""
@@ -50,14 +51,14 @@ class ImageSink:
     def write(self, runs: Iterable[Run]) -> None:
         """See `SinkDisk.write`."""
         runs = _complete(runs, self._size)
-        if self._zeroed and isinstance(self._host, LocalHost):
+        if self._zeroed and isinstance(self._host, LocalHost) and self._format in {"raw", "qcow2"}:
             runs = _written_out(runs, self._path)
             if self._format == "raw":
                 rawfile.write(self._path, runs, self._label)
             else:
-                self._serve(runs)
+                qcow2file.write(self._path, self._size, runs, self._label)
         else:
-            self._serve(runs)
+            self._serve(joined(runs))
         # Also what qemu-nbd has written out of its own when it ended, which its flush before could not cover.
         self._host.run(["sync", "--", str(self._path), str(self._path.parent)])
         self.is_complete = True

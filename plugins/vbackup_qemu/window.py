@@ -6,12 +6,14 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Generic, TypeVar
 
-from vbackup.api import Run
+from vbackup.api import Buffer, Run
 
 MAX_IN_FLIGHT = 16 << 20
 """Bytes of requests under way on one connection."""
 MAX_WRITE = 4 << 20
 MAX_ZERO = 1 << 30
+_JOINED = 1 << 20
+"""Bytes that make a request worth its while."""
 
 _ZEROS = bytes(1 << 20)
 
@@ -48,6 +50,23 @@ class Window(Generic[T]):
         cookie, size, item = self._items.popleft()
         self._bytes -= size
         return cookie, item
+
+
+def joined(runs: Iterable[Run]) -> Iterator[Run]:
+    """Join small runs of data: a request costs a server more than the copying does here."""
+    parts: list[Buffer] = []
+    start = end = 0
+    for run in runs:
+        if parts and (run.data is None or run.offset != end or end - start >= _JOINED):
+            yield Run(start, end - start, parts[0] if len(parts) == 1 else b"".join(parts))
+            parts = []
+        if run.data is None:
+            yield run
+            continue
+        start, end = (start if parts else run.offset), run.offset + run.length
+        parts.append(run.data)
+    if parts:
+        yield Run(start, end - start, parts[0] if len(parts) == 1 else b"".join(parts))
 
 
 def pieces(runs: Iterable[Run], *, skip_zeros: bool, zeros_as_data: bool) -> Iterator[Run]:

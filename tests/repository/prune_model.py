@@ -620,6 +620,7 @@ FREEDOMS: dict[str, Rules] = {
     "phase one condemns what is condemned": Rules(condemner=without(_P, "list_condemned")),
     "phase two lists condemned before points": Rules(completer=moved(_C, "list_condemned", "list_points")),
     "writers look at packs and for their base late": Rules(writer=moved(_W, "tell", "list_packs")),
+    "writers look for their base late": Rules(writer=moved(_W, "tell", "list_base")),
     "a writer leaves its point that does not count": Rules(writer=instead(_W, "check", "check_only")),
 }
 """What makes no difference to any promise."""

@@ -23,8 +23,12 @@ from vbackup.api import (
     Target,
     split,
 )
-from vbackup.engine.copy import READ_SIZE
 from vbackup.engine.parallel import Stop, side_by_side
+
+_STEP = 128 << 10
+"""Bytes that are asked for at once: targets keep disks in chunks of such a size, and a whole one needs no copying."""
+_REPORTED = 4 << 20
+"""Bytes of a disk between two reports."""
 
 
 @dataclass(frozen=True)
@@ -141,6 +145,7 @@ class _DiskSource:
         self._disk = disk
         self._stop = stop
         self._report = report
+        self._reported = 0
         self._zeros: deque[Extent] = deque()  # those that the reading has passed, not yet yielded
         self.written = 0
 
@@ -152,16 +157,21 @@ class _DiskSource:
                 raise Interrupted(f"stopped while disk {self._disk.key} was written")
             yield Run(block.offset, len(block.data), block.data)
             self.written += len(block.data)
-            self._report(self._disk.key, block.offset + len(block.data), self._disk.size)
+            self._tell(block.offset + len(block.data))
         yield from self._zeros_before(self._disk.size)
         self._report(self._disk.key, self._disk.size, self._disk.size)
+
+    def _tell(self, done: int) -> None:
+        if done - self._reported >= _REPORTED:
+            self._reported = done
+            self._report(self._disk.key, done, self._disk.size)
 
     def _ranges(self) -> Iterator[Range]:
         for extent in self._target.extents(self._point, self._disk.key):
             if extent.kind is Kind.ZERO:
                 self._zeros.append(extent)
             else:
-                yield from split([Range(extent.offset, extent.length)], READ_SIZE)
+                yield from split([Range(extent.offset, extent.length)], _STEP)
 
     def _zeros_before(self, offset: int) -> Iterator[Run]:
         while self._zeros and self._zeros[0].offset < offset:

@@ -15,11 +15,12 @@ from blake3 import blake3
 
 from vbackup.api import Corrupt, NotFound
 from vbackup.repository.cache import Location
+from vbackup.repository.fetch import PackGone, grouped
 from vbackup.repository.layout import pack_key
 from vbackup.repository.packs import open_pack
 from vbackup.repository.sealing import ChunkKind
 from vbackup.repository.session import Blob
-from vbackup.repository.store import ChunkStore, PackGone, grouped
+from vbackup.repository.store import ChunkStore
 
 _SPARSE = 4
 """A pack of which less than this part is wanted is not read whole, if blobs can be checked one by one."""

@@ -78,6 +78,8 @@ class DiskMap:
             node = self._cache[node_id] = self._load(node_id)
             if len(self._cache) > 64:
                 self._cache.popitem(last=False)
+        else:
+            self._cache.move_to_end(node_id)  # the root is asked for each time
         if len(node) != count * ID_SIZE:
             raise Corrupt(f"a disk map's node has {len(node)} bytes instead of {count * ID_SIZE}")
         return node
@@ -129,10 +131,11 @@ class DiskMap:
             if node_id == ZERO_ID:
                 continue
             node = self._load(node_id)
-            ids = {node[at : at + ID_SIZE] for at in range(0, len(node), ID_SIZE)} - {ZERO_ID}
-            yield ids
+            ids = dict.fromkeys(node[at : at + ID_SIZE] for at in range(0, len(node), ID_SIZE))
+            ids.pop(ZERO_ID, None)
+            yield set(ids)
             if level > 1:
-                stack += ((level - 1, child) for child in ids)
+                stack += ((level - 1, child) for child in reversed(ids))
 
     def siblings(self, shape: Shape, level: int, index: int, count: int) -> bytes:
         """Return the ids of those leading nodes, of ``count`` of one parent, that cover just the same in ``shape``."""

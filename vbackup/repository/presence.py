@@ -13,6 +13,7 @@ import platform
 import re
 import threading
 from collections.abc import Callable, Collection, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 from pydantic import AwareDatetime, Field
@@ -26,6 +27,7 @@ log = logging.getLogger(__name__)
 
 BEAT_SECONDS = 30.0
 _DOOR = "0"
+_AT_ONCE = 8
 _BEAT = re.compile(r"sessions/([0-9a-f]{32})/([0-9]{8})")
 _ENDED = re.compile(r"ended/([0-9a-f]{32})/(0|[0-9a-f]{32})")
 
@@ -59,6 +61,9 @@ class Presence:
         self._id = session.hex()
         self._is_prune = is_prune
         self._count = 0
+        self._left: set[str] = set()
+        """Keys of signs of life that may be in the store, and that nobody has tried to remove: three at the most, but
+        for those that a store that was away did not remove."""
         self._seen: tuple[str, ...] | None = None
         self._over = threading.Event()
         self._lingers = False
@@ -80,7 +85,7 @@ class Presence:
     def check(self) -> None:
         """Raise `Interrupted` when the session was ended from outside: nothing of it counts any more."""
         try:
-            self._transport.size(f"{ENDED}/{self._id}/{_DOOR}")
+            self._transport.get(f"{ENDED}/{self._id}/{_DOOR}", 0, 1)
         except NotFound:
             return
         raise Interrupted(
@@ -104,7 +109,7 @@ class Presence:
             return
         try:
             try:
-                remove_beats(self._transport, self._id)
+                _remove(self._transport, self._left)
             except (AccessDenied, Locked):  # a credential that may only add
                 self._beat()
         except VBackupError as error:
@@ -123,11 +128,15 @@ class Presence:
                 host=platform.node()[:256], process=os.getpid(), time=clock.now(), seen=self._seen,
                 is_prune=self._is_prune, is_last=self._over.is_set(),
             )  # fmt: skip
-            put_document(self._transport, self._keys, _beat_key(self._id, self._count), beat)
+            key = _beat_key(self._id, self._count)
+            self._left.add(key)  # also when it fails: it may be there all the same
+            put_document(self._transport, self._keys, key, beat)
             self._count += 1
             if self._count > 2:  # the first one stays: a listing that goes on meanwhile may miss both, old and new
+                old = _beat_key(self._id, self._count - 2)
                 with contextlib.suppress(AccessDenied, Locked):
-                    self._transport.delete(_beat_key(self._id, self._count - 2))
+                    self._transport.delete(old)
+                self._left.discard(old)
 
 
 def _beat_key(session: str, count: int) -> str:
@@ -180,8 +189,14 @@ def end_session(transport: Transport, keys: Keys, session: str, list_points: Cal
 
 def remove_beats(transport: Transport, session: str) -> None:
     """Remove all signs of life of a session that has ended."""
-    for info in list(transport.list(f"{SESSIONS}/{session}")):
-        transport.delete(info.key)
+    _remove(transport, [info.key for info in transport.list(f"{SESSIONS}/{session}")])
+
+
+def _remove(transport: Transport, keys: Collection[str]) -> None:
+    """In no order: a session is there until all of them are gone, and who lists it meanwhile looks again."""
+    with ThreadPoolExecutor(_AT_ONCE, "ends") as pool:
+        for _ in pool.map(transport.delete, keys):
+            pass
 
 
 def list_ended(transport: Transport) -> dict[str, list[str]]:

@@ -22,6 +22,7 @@ from vbackup.repository.catalogue import Catalogue
 from vbackup.repository.condemned import Condemnation, packs_of
 from vbackup.repository.index import read_index, write_index
 from vbackup.repository.layout import INDEX, INDEX_ENTRIES, PACK_SIZE, PACKS, pack_key, pack_name
+from vbackup.repository.look import MAX_INDEX
 from vbackup.repository.needs import Needs, Place
 from vbackup.repository.packcheck import PackCheck
 from vbackup.repository.packs import Pack
@@ -37,7 +38,7 @@ from vbackup.repository.presence import (
 )
 from vbackup.repository.sealing import ChunkKind
 from vbackup.repository.session import Session
-from vbackup.repository.store import MAX_INDEX, ChunkStore
+from vbackup.repository.store import ChunkStore
 
 log = logging.getLogger(__name__)
 

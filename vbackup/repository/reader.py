@@ -1,90 +1,153 @@
-"""Disks of restore points read back: ranges become chunks, chunks are fetched and decoded by several threads."""
+"""Disks of restore points read back: ranges become chunks, chunks are fetched and decoded ahead by several threads."""
 
 from __future__ import annotations
 
-import os
 from collections import deque
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
+from typing import NamedTuple
 
-from vbackup.api import Block, Corrupt, Damage, Extent, Point, PointDisk, Range
+from vbackup.api import Block, Buffer, Corrupt, Damage, Extent, Point, PointDisk, Range
+from vbackup.repository.decoded import Decoded
 from vbackup.repository.diskmap import DiskMap, Shape
 from vbackup.repository.diskwriter import base_map
-from vbackup.repository.layout import ZERO_ID
+from vbackup.repository.fetch import Fetch
+from vbackup.repository.layout import FANOUT, ZERO_ID
+from vbackup.repository.nodes import NodesAhead
 from vbackup.repository.sealing import ChunkKind
 from vbackup.repository.store import ChunkStore
 
+_WINDOW = 8 << 20
+"""Bytes of a disk whose chunks are looked up together."""
 _AHEAD = 32 << 20
 """Bytes of a disk that are fetched ahead of the consumer."""
 
 
-class DiskReader:
-    """One disk of one point."""
+class _Window(NamedTuple):
+    """Ranges that follow each other, each with the ids of the chunks it lies in; and how many bytes they are."""
 
-    def __init__(self, store: ChunkStore, chunk_size: int, point: Point, disk: PointDisk) -> None:
+    ranges: Sequence[tuple[Range, Sequence[bytes]]]
+    size: int
+
+    @property
+    def ids(self) -> list[bytes]:
+        """The chunks that are stored, each once."""
+        return list(dict.fromkeys(chunk for _, ids in self.ranges for chunk in ids if chunk != ZERO_ID))
+
+
+class DiskReader:
+    """One disk of one point. Used by one thread; ``decoded`` is shared with other readers of the store."""
+
+    def __init__(
+        self, store: ChunkStore, chunk_size: int, point: Point, disk: PointDisk, decoded: Decoded | None = None
+    ) -> None:
         self._store = store
+        self._decoded = decoded or Decoded()
         self._where = f"disk {disk.key} of restore point {point.machine}@{point.id[:8]}"
         self._shape = Shape(disk.size, chunk_size)
+        self._zeros = bytes(chunk_size)
         self.map = DiskMap(self._shape, base_map(disk.content), self._load_node)
+        self._first = 0
+        self._ids_there: Sequence[bytes] = ()  # of the chunks from there on, about as many as a leaf of the map has
 
     def _load_node(self, node_id: bytes) -> bytes:
-        try:
-            return self._store.read(ChunkKind.NODE, [node_id])[node_id]
-        except Corrupt as error:
+        return self._load_nodes([node_id])[node_id]
+
+    def _load_nodes(self, ids: Sequence[bytes]) -> Mapping[bytes, bytes]:
+        """Load nodes, those that can be; of the first one it is an error if it cannot."""
+        found = self._decoded.find(ids)
+        plain, failures = self._store.read_some(ChunkKind.NODE, [i for i in ids if i not in found])
+        self._decoded.add(plain)
+        if ids[0] in failures:
+            error = failures[ids[0]]
             raise Corrupt(f"the map of {self._where} cannot be read: {error.message}") from error
+        return found | plain
 
     def extents(self, base: DiskMap | None = None) -> Iterator[Extent]:
         """Yield data and zero extents, and unchanged ones where ``base`` has the same."""
-        return self.map.extents(base)
+        if base is not None:
+            return self.map.extents(base)
+        nodes = NodesAhead(self._shape.depth, self._load_nodes)
+        return DiskMap(self._shape, self.map.root, nodes.load).extents()
 
     def read(self, ranges: Iterable[Range]) -> Iterator[Block]:
-        """Read ranges in order, several ahead."""
-        with ThreadPoolExecutor(len(os.sched_getaffinity(0)) + 1, "restore") as pool:
-            pending: deque[tuple[Range, Future[bytearray]]] = deque()
-            ahead = 0
-            try:
-                for wanted in ranges:
-                    pending.append((wanted, pool.submit(self._fetch, wanted, self._ids(wanted))))
-                    ahead += wanted.length
-                    while ahead > _AHEAD:
-                        done, future = pending.popleft()
-                        yield Block(done.offset, future.result())
-                        ahead -= done.length
-                while pending:
-                    done, future = pending.popleft()
-                    yield Block(done.offset, future.result())
-            finally:
-                for _, future in pending:
-                    future.cancel()
+        """Read ranges in order, several ahead. What is small is read in the calling thread, and kept for a while."""
+        windows = self._windows(ranges)
+        first, second = next(windows, None), next(windows, None)
+        if first is None:
+            return
+        if second is None:
+            yield from self._blocks(first, *self._read_small(first.ids))
+            return
+        pending: deque[tuple[_Window, Fetch]] = deque()
+        ahead = 0
+        try:
+            for window in chain((first, second), windows):
+                pending.append((window, self._store.start(ChunkKind.DATA, window.ids)))
+                ahead += window.size
+                while ahead > _AHEAD:
+                    done, fetch = pending.popleft()
+                    yield from self._blocks(done, *self._finish(done, fetch))
+                    ahead -= done.size
+            while pending:
+                done, fetch = pending.popleft()
+                yield from self._blocks(done, *self._finish(done, fetch))
+        finally:
+            for _, fetch in pending:
+                fetch.cancel()
 
-    def _ids(self, wanted: Range) -> list[bytes]:
+    def _finish(self, window: _Window, fetch: Fetch) -> tuple[Mapping[bytes, bytes], Mapping[bytes, Corrupt]]:
+        return self._store.finish(ChunkKind.DATA, window.ids, fetch.results())
+
+    def _read_small(self, ids: Sequence[bytes]) -> tuple[Mapping[bytes, bytes], Mapping[bytes, Corrupt]]:
+        found = self._decoded.find(ids)
+        plain, failures = self._store.read_some(ChunkKind.DATA, (i for i in ids if i not in found))
+        self._decoded.add(plain)
+        return found | plain, failures
+
+    def _windows(self, ranges: Iterable[Range]) -> Iterator[_Window]:
+        window: list[tuple[Range, Sequence[bytes]]] = []
+        size = 0
+        for wanted in ranges:
+            window.append((wanted, self._ids(wanted)))
+            size += wanted.length
+            if size >= _WINDOW:
+                yield _Window(window, size)
+                window, size = [], 0
+        if window:
+            yield _Window(window, size)
+
+    def _ids(self, wanted: Range) -> Sequence[bytes]:
         chunk = self._shape.chunk
         if wanted.offset < 0 or wanted.offset + wanted.length > self._shape.size:
             raise ValueError(f"{wanted} is outside of a disk of {self._shape.size} bytes")
-        return list(self.map.ids(wanted.offset // chunk, -(-(wanted.offset + wanted.length) // chunk)))
+        first, end = wanted.offset // chunk, -(-(wanted.offset + wanted.length) // chunk)
+        if first < self._first or end > self._first + len(self._ids_there):
+            leaf_end = min((first // FANOUT + 1) * FANOUT, self._shape.chunks)
+            self._first, self._ids_there = first, list(self.map.ids(first, max(end, leaf_end)))
+        return self._ids_there[first - self._first : end - self._first]
 
-    def _fetch(self, wanted: Range, ids: list[bytes]) -> bytearray:
-        step = self._shape.chunk
-        first = wanted.offset // step * step
-        plain, failures = self._store.read_some(ChunkKind.DATA, (i for i in ids if i != ZERO_ID))
-        if failures:
-            self._raise_first(first, ids, failures)
-        result = bytearray(wanted.length)
-        end = wanted.offset + wanted.length
-        for number, chunk_id in enumerate(ids):
-            if chunk_id == ZERO_ID:
-                continue
-            at = first + number * step
-            data = plain[chunk_id]
-            low, high = max(at, wanted.offset), min(at + len(data), end)
-            result[low - wanted.offset : high - wanted.offset] = memoryview(data)[low - at : high - at]
-        return result
+    def _blocks(
+        self, window: _Window, plain: Mapping[bytes, bytes], failures: Mapping[bytes, Corrupt]
+    ) -> Iterator[Block]:
+        for wanted, ids in window.ranges:
+            if failures:
+                self._raise_first(wanted, ids, failures)
+            yield Block(wanted.offset, self._join(wanted, ids, plain))
 
-    def _raise_first(self, first: int, ids: list[bytes], failures: dict[bytes, Corrupt]) -> None:
-        for number, chunk_id in enumerate(ids):
+    def _join(self, wanted: Range, ids: Sequence[bytes], plain: Mapping[bytes, bytes]) -> Buffer:
+        """Return the bytes of a range; those of one whole chunk are not copied."""
+        chunks = [self._zeros if chunk == ZERO_ID else plain[chunk] for chunk in ids]
+        low = wanted.offset % self._shape.chunk
+        if len(chunks) == 1:
+            whole = low == 0 and wanted.length == len(chunks[0])
+            return chunks[0] if whole else memoryview(chunks[0])[low : low + wanted.length]
+        return memoryview(b"".join(chunks))[low : low + wanted.length]
+
+    def _raise_first(self, wanted: Range, ids: Sequence[bytes], failures: Mapping[bytes, Corrupt]) -> None:
+        for number, chunk_id in enumerate(ids, wanted.offset // self._shape.chunk):
             if chunk_id in failures:
-                offset = first + number * self._shape.chunk
-                length = self._shape.chunk_length(offset // self._shape.chunk)
+                offset, length = number * self._shape.chunk, self._shape.chunk_length(number)
                 raise Corrupt(
                     f"{offset}+{length} of {self._where} cannot be read: {failures[chunk_id].message}",
                     hint="run `vbackup verify` for all that is affected, and restore another point",

@@ -20,10 +20,10 @@ from vbackup.repository.condemned import packs_of
 from vbackup.repository.damaged import publish, withdraw
 from vbackup.repository.index import read_index, write_index
 from vbackup.repository.layout import pack_key
+from vbackup.repository.look import MAX_INDEX
 from vbackup.repository.mending import Mending
 from vbackup.repository.packs import Pack
 from vbackup.repository.session import Session
-from vbackup.repository.store import MAX_INDEX
 from vbackup.repository.survey import Found, Place, Survey
 
 log = logging.getLogger(__name__)

@@ -95,9 +95,11 @@ class Session:
             look = store.look(adopt=not is_prune)
             if not is_prune:  # which has to end sessions of the dead before anything can be repaired
                 look.need_certainty()
-            # Only now: a base that was there before the condemnations were listed may have been pruned since.
-            self._bases = {base_map(disk.content) for point in catalogue.points() for disk in point.disks}
-            self._presence.declare(look.condemned)
+            with ThreadPoolExecutor(1, "declare") as aside:
+                declared = aside.submit(self._presence.declare, look.condemned)
+                # Only now: a base that was there before the condemnations were listed may have been pruned since.
+                self._bases = {base_map(disk.content) for point in catalogue.points() for disk in point.disks}
+            declared.result()
         except BaseException:
             self._presence.end()
             raise

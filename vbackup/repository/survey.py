@@ -24,13 +24,14 @@ from vbackup.repository.damaged import list_damaged
 from vbackup.repository.index import read_index
 from vbackup.repository.layout import INDEX, PACKS, pack_key, pack_name
 from vbackup.repository.locks import Locks
+from vbackup.repository.look import MAX_INDEX
 from vbackup.repository.lost import Lost
 from vbackup.repository.needs import Place as Stored
 from vbackup.repository.packcheck import Broken, PackCheck
 from vbackup.repository.packs import read_pack
 from vbackup.repository.readings import Readings
 from vbackup.repository.sealing import Keys
-from vbackup.repository.store import MAX_INDEX, ChunkStore
+from vbackup.repository.store import ChunkStore
 
 _AT_ONCE = 8
 _ATTEMPTS = 20

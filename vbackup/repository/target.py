@@ -44,6 +44,7 @@ from vbackup.repository.anchor import Anchor, Deleted
 from vbackup.repository.cache import Cache
 from vbackup.repository.catalogue import Catalogue
 from vbackup.repository.check import Check
+from vbackup.repository.decoded import Decoded
 from vbackup.repository.documents import get_document, put_document
 from vbackup.repository.exchange import Exchange
 from vbackup.repository.founding import RepositoryObject, RepositoryOptions, describe, found
@@ -86,6 +87,7 @@ class _Open:
         conditional = context.transport.can_put_if_absent and description.conditional_put
         self.store = ChunkStore(context.transport, keys, context.codec, self.cache, conditional=conditional)
         self.catalogue = Catalogue(context.transport, keys, self.cache, self.store.chains, anchor)
+        self.decoded = Decoded()
 
     def _deleted(self) -> Deleted:
         deleted = Deleted(set(), [])
@@ -213,7 +215,7 @@ class Repository:
         opened = self._open()
         for disk in point.disks:
             if disk.key == key:
-                return DiskReader(opened.store, opened.chunk_size, point, disk)
+                return DiskReader(opened.store, opened.chunk_size, point, disk, opened.decoded)
         raise NotFound(f"restore point {point.machine}@{point.id[:8]} has no disk {key}")
 
     def exchanges_with(self, source: Target) -> bool:
@@ -369,6 +371,7 @@ class Repository:
         self._stop.set()
         with self._lock:
             if self._opened is not None:
+                self._opened.store.close()
                 self._opened.cache.close()
                 self._opened = None
 

@@ -1,0 +1,240 @@
+"""How disks are read back: what is asked of the store, how often, and how much of it at once."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.support import back_up, digest, guest, noise, repository
+from vbackup.api import Corrupt, Point, Range
+from vbackup.api.wrapper import Wrapper
+from vbackup.repository import decoded, fetch
+from vbackup.repository.cache import Location
+from vbackup.repository.decoded import Decoded
+from vbackup.repository.layout import ID_SIZE, ZERO_ID
+from vbackup.repository.nodes import NodesAhead
+from vbackup.repository.seen import Seen
+from vbackup.repository.target import Repository
+from vbackup.testing.hypervisors import FakeHypervisor
+from vbackup.testing.transports import MemoryTransport
+
+CHUNK = 64 << 10
+CHUNKS = 64
+
+
+class Watched(Wrapper):
+    """Counts what is read of packs, and how many such requests there are at the same time."""
+
+    def __init__(self, inner: MemoryTransport) -> None:
+        super().__init__(inner)
+        self.bytes = self.gets = 0
+        self.meeting: threading.Barrier | None = None
+        """Where requests wait for each other."""
+
+    def get(self, key: str, offset: int = 0, length: int | None = None) -> bytes:
+        data = super().get(key, offset, length)
+        if key.startswith("packs/"):
+            self.gets += 1
+            self.bytes += len(data)
+            if self.meeting is not None:
+                self.meeting.wait(10)
+        return data
+
+    def reset(self) -> None:
+        self.bytes = self.gets = 0
+
+
+@pytest.fixture
+def store() -> Watched:
+    return Watched(MemoryTransport())
+
+
+@pytest.fixture
+def lab() -> FakeHypervisor:
+    lab = FakeHypervisor()
+    guest(lab, "web", noise(CHUNKS * CHUNK, 1) + bytes(4 * CHUNK) + noise(100, 2))
+    return lab
+
+
+@pytest.fixture
+def target(store: Watched, tmp_path: Path) -> Iterator[Repository]:
+    target = repository(store, tmp_path, chunk_size=CHUNK)
+    target.init()
+    yield target
+    target.close()
+
+
+def again(store: Watched, tmp_path: Path) -> Repository:
+    """Open it as another process does."""
+    store.reset()
+    return repository(store, tmp_path, chunk_size=CHUNK)
+
+
+@pytest.mark.parametrize("step", [4096, 100_000, CHUNK, 3 * CHUNK, 4 << 20])
+def test_ranges_of_any_size_come_in_order_with_the_right_bytes(
+    lab: FakeHypervisor, target: Repository, step: int
+) -> None:
+    point = back_up(target, lab, "web")
+    data = lab.guests["web"].disks["vda"].data
+    ranges = [Range(at, min(step, len(data) - at)) for at in range(0, len(data), step)]
+    blocks = list(target.read(point, "vda", ranges))
+    assert [(block.offset, len(block.data)) for block in blocks] == ranges
+    assert b"".join(bytes(block.data) for block in blocks) == bytes(data)
+
+
+def test_what_was_just_read_is_not_asked_for_again(lab: FakeHypervisor, target: Repository, store: Watched) -> None:
+    point = back_up(target, lab, "web")
+    first = list(target.read(point, "vda", [Range(5 * CHUNK + 4096, 4096)]))
+    store.reset()
+    assert list(target.read(point, "vda", [Range(5 * CHUNK + 4096, 4096)])) == first
+    assert next(iter(target.read(point, "vda", [Range(5 * CHUNK, CHUNK)]))).data[4096:8192] == first[0].data
+    assert store.gets == 0
+
+
+def test_a_small_read_starts_no_thread(lab: FakeHypervisor, target: Repository, tmp_path: Path, store: Watched) -> None:
+    point = back_up(target, lab, "web")
+    other = again(store, tmp_path)
+    before = threading.active_count()
+    assert len(list(other.read(point, "vda", [Range(0, 4096)]))) == 1
+    assert threading.active_count() == before
+    other.close()
+
+
+def test_requests_are_under_way_together(
+    lab: FakeHypervisor, target: Repository, store: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    point = back_up(target, lab, "web")
+    whole = digest(target, point, point.disks[0])
+    monkeypatch.setattr("vbackup.repository.reader._WINDOW", CHUNKS * CHUNK // 8)
+    store.meeting = threading.Barrier(8)
+    ranges = (Range(at * CHUNK, CHUNK) for at in range(CHUNKS))
+    assert len(list(target.read(point, "vda", ranges))) == CHUNKS
+    store.meeting = None
+    assert digest(target, point, point.disks[0]) == whole
+
+
+def test_neighbours_come_with_one_request(lab: FakeHypervisor, target: Repository, store: Watched) -> None:
+    point = back_up(target, lab, "web")
+    list(target.extents(point, "vda"))
+    store.reset()
+    list(target.read(point, "vda", (Range(at * CHUNK, CHUNK) for at in range(32))))
+    assert store.gets <= 2  # a run fills more than one pack at a time
+
+
+def test_a_reader_may_be_left_early(lab: FakeHypervisor, target: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
+    point = back_up(target, lab, "web")
+    monkeypatch.setattr("vbackup.repository.reader._WINDOW", CHUNK)
+    blocks = target.read(point, "vda", (Range(at * CHUNK, CHUNK) for at in range(CHUNKS)))
+    assert next(blocks).offset == 0
+    blocks.close()  # type: ignore[attr-defined]
+
+
+def test_what_is_whole_before_damage_is_given(
+    lab: FakeHypervisor, target: Repository, store: Watched, tmp_path: Path
+) -> None:
+    point = back_up(target, lab, "web")
+    spoil(target, store, point, 40)
+    other = again(store, tmp_path)
+    blocks = other.read(point, "vda", (Range(at * CHUNK, CHUNK) for at in range(CHUNKS)))
+    assert [next(blocks).offset for _ in range(40)] == [at * CHUNK for at in range(40)]
+    with pytest.raises(Corrupt, match=rf"^{40 * CHUNK}\+{CHUNK} of disk vda .* pack packs/.*"):
+        next(blocks)
+    other.close()
+
+
+def spoil(target: Repository, store: Watched, point: Point, number: int) -> None:
+    """Flip a bit in the blob of a chunk."""
+    opened = target._open()
+    (chunk,) = target._reader(point, "vda").map.ids(number, number + 1)
+    place = opened.store.locate([chunk])[chunk][0]
+    key = f"packs/{place.pack.hex()[:2]}/{place.pack.hex()}"
+    data = bytearray(store.get(key))
+    data[place.offset + 100] ^= 1
+    store.delete(key)
+    store.put(key, bytes(data))
+
+
+def test_verify_reads_each_chunk_once(
+    lab: FakeHypervisor, target: Repository, store: Watched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also one that is all over the disk, and one of a leaf that changed elsewhere."""
+    disk = lab.guests["web"].disks["vda"]
+    disk.write(0, noise(CHUNK, 3) * 32)
+    points = [back_up(target, lab, "web")]
+    disk.write(20 * CHUNK, b"changed")
+    points.append(back_up(target, lab, "web"))
+    monkeypatch.setattr("vbackup.repository.verify._SEGMENT", 8)
+    other = again(store, tmp_path)
+    checked: list[int] = []
+    assert other.verify(points, checked.append) == []
+    assert sum(checked) == sum(disk.size for point in points for disk in point.disks)
+    packs = [info.size for info in store.list("packs")]
+    lists = sum(min(size, 64 << 10) + min(size, 16 << 10) for size in packs)
+    assert store.bytes < sum(packs) + lists + 8 * CHUNK  # of the maps, whose nodes lie apart
+    other.close()
+
+
+def test_verify_joins_what_is_lost_side_by_side(
+    lab: FakeHypervisor, target: Repository, store: Watched, tmp_path: Path
+) -> None:
+    point = back_up(target, lab, "web")
+    for number in (7, 30, 31):
+        spoil(target, store, point, number)
+    other = again(store, tmp_path)
+    found = [(each.offset // CHUNK, each.length // CHUNK) for each in other.verify([point], lambda size: None)]
+    assert found == [(7, 1), (30, 1), (31, 1)]  # each for a reason of its own: its place in the pack
+    other.close()
+
+
+def test_groups_are_of_one_pack_near_together_and_bounded() -> None:
+    half = fetch._MOST // 2
+    ends = [
+        (b"a", 0, half),
+        (b"a", half, half),
+        (b"a", 2 * half, 10),
+        (b"a", 2 * half + 11 + fetch._GAP, 5),
+        (b"b", 0, 9),
+    ]
+    places = {bytes([number]): Location(pack, b"", at, size, size) for number, (pack, at, size) in enumerate(ends)}
+    assert fetch.grouped(places) == [[b"\0", b"\1"], [b"\2"], [b"\3"], [b"\4"]]
+
+
+def test_nodes_come_with_those_that_are_next() -> None:
+    def node(number: int) -> bytes:
+        return number.to_bytes(2, "big") * (ID_SIZE // 2)
+
+    leaves = [node(number) for number in range(1, 101)]
+    tree = {node(999): b"".join([*leaves[:50], ZERO_ID, *leaves[50:]])} | dict.fromkeys(leaves, b"leaf")
+    asked: list[Sequence[bytes]] = []
+
+    def load(ids: Sequence[bytes]) -> dict[bytes, bytes]:
+        asked.append(ids)
+        return {each: tree[each] for each in ids}
+
+    nodes = NodesAhead(2, load, skip={leaves[3]})
+    nodes.load(node(999))
+    for leaf in leaves:
+        if leaf != leaves[3]:
+            assert nodes.load(leaf) == b"leaf"
+    assert [len(ids) for ids in asked] == [1, 32, 32, 32, 3]
+    assert leaves[3] not in {each for ids in asked for each in ids}
+
+
+def test_chunks_that_were_read_lately_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoded, "_MOST", 30)
+    kept = Decoded()
+    kept.add({b"a": bytes(10), b"b": bytes(10), b"c": bytes(10)})
+    kept.find([b"a"])
+    kept.add({b"d": bytes(10)})
+    assert set(kept.find([b"a", b"b", b"c", b"d"])) == {b"a", b"c", b"d"}
+
+
+def test_seen_chunks_are_told_from_others() -> None:
+    seen = Seen()
+    ids = [noise(ID_SIZE, number) for number in range(2000)]
+    for chunk in ids[:1000]:
+        seen.add(chunk)
+    assert [chunk in seen for chunk in ids] == [True] * 1000 + [False] * 1000
