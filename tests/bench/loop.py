@@ -1,9 +1,9 @@
 """The bare loop: the shortest program over the same C libraries that a backup could be, and the limit to compare with.
 
-Many reads in flight, zeros skipped, chunks of 128 KiB with keyed BLAKE3 ids, zstd 3, AES-256-GCM, packs of 32 MiB: no
-maps, no index, no commit. All threads are alike. Each has a connection of its own and does everything with what it
-reads, into a pack of its own, so nothing is handed from core to core but full packs; and the memory of blocks and packs
-is used again and again.
+Many reads in flight, zeros skipped, chunks as large as ours with keyed BLAKE3 ids, zstd 3, AES-256-GCM, packs of
+32 MiB: no maps, no index, no commit. All threads are alike. Each has a connection of its own and does everything with
+what it reads, into a pack of its own, so nothing is handed from core to core but full packs; and the memory of blocks
+and packs is used again and again.
 """
 
 from __future__ import annotations

@@ -18,7 +18,9 @@ import zstandard
 from blake3 import blake3
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-CHUNK = 128 << 10
+from vbackup.repository.layout import DEFAULT_CHUNK_SIZE
+
+CHUNK = DEFAULT_CHUNK_SIZE
 PACK = 32 << 20
 TAG = 16
 THREADS = os.cpu_count() or 1

@@ -25,8 +25,8 @@ from vbackup.api import (
 )
 from vbackup.engine.parallel import Stop, side_by_side
 
-_STEP = 128 << 10
-"""Bytes that are asked for at once: targets keep disks in chunks of such a size, and a whole one needs no copying."""
+_STEP = 64 << 10
+"""Bytes that are asked for at once: the repository's chunks are of that size, and a whole one needs no copying."""
 _REPORTED = 4 << 20
 """Bytes of a disk between two reports."""
 
