@@ -25,6 +25,11 @@ PEERS = {"virtnbdbackup": "virtnbdbackup", "restic": "restic", "borg": "borgback
 ROOT = Path(__file__).parents[2]
 RESULTS = Path(__file__).with_name("results")
 NAMES = {"peers": "bench"}
+HEAD = """\
+# What `make bench` said
+
+All of it in one run; bench.json has the machine, the versions and all rounds, [README.md](../README.md) the reasons.
+"""
 CHAOS_SECONDS = 600
 SMALL_CHUNKS = 100_000
 SMALL_CHAOS_SECONDS = 30
@@ -53,8 +58,11 @@ def main() -> None:
         from tests.bench import chart  # last, for a process is never counted as smaller than the one that starts it
 
         chart.draw(RESULTS / "bench.json", RESULTS / "bench.svg")
-    print("\n".join(text for report in reports for text in report.tables))
-    print(goals([outcome for report in reports for outcome in report.outcomes]))
+    tables = [text for report in reports for text in report.tables]
+    said = "\n".join([goals([outcome for report in reports for outcome in report.outcomes]), *tables])
+    print(said)
+    if not arguments.small and set(PARTS) <= set(arguments.only or runs):
+        (RESULTS / "report.md").write_text(f"{HEAD}\n{said}\n")
 
 
 def _install() -> None:
