@@ -14,6 +14,7 @@ import re
 import secrets
 from collections.abc import Collection, Iterable, Mapping
 from datetime import timedelta
+from typing import Any
 from xml.etree import ElementTree as ET
 from xml.etree.ElementTree import Element, SubElement
 
@@ -111,9 +112,9 @@ def discard(machine: Machine, name: str, keys: Iterable[str]) -> None:
     libvirt removes nothing when one of the bitmaps is missing; so if need be they are removed one by one, each
     through a checkpoint of that disk alone. That reaches inconsistent bitmaps and those without metadata too.
     """
-    _delete(machine, name)  # its metadata may name fewer disks than have the bitmap
+    gone = _delete(machine, name) or set()  # its metadata may name fewer disks than have the bitmap
     maker = Maker.here("", int(now().timestamp()))
-    for key in keys:
+    for key in set(keys) - gone:
         _discard_bitmap(machine, name, maker, key)
 
 
@@ -124,19 +125,25 @@ def _discard_bitmap(machine: Machine, name: str, maker: Maker, key: str) -> None
         raise
     except VBackupError:
         return  # a disk that cannot have a bitmap
-    if not _delete(machine, name):
+    if _delete(machine, name) is None:
         forget(machine, name)
 
 
-def _delete(machine: Machine, name: str) -> bool:
-    """Whether libvirt removed the checkpoint with its bitmaps."""
+def _delete(machine: Machine, name: str) -> set[str] | None:
+    """Return the disks from which libvirt removed the checkpoint's bitmaps, None when it removed nothing."""
+
+    def remove(domain: Any) -> set[str]:
+        checkpoint = domain.checkpointLookupByName(name)
+        named = document.checkpoint_disks(checkpoint.getXMLDesc(_no_domain()))
+        checkpoint.delete(0)
+        return named
+
     try:
-        machine.ask(f"deleting the checkpoint {name}", lambda domain: domain.checkpointLookupByName(name).delete(0))
+        return machine.ask(f"deleting the checkpoint {name}", remove)
     except (Unavailable, Busy):
         raise
     except VBackupError:
-        return False
-    return True
+        return None
 
 
 def forget(machine: Machine, name: str) -> None:

@@ -1,20 +1,13 @@
-"""The child of `guard`: ``python -m vbackup_libvirt.child``.
-
-Standard input: one line of JSON (options, machine, uuid, scratch, owed), then words: ``frozen``, ``thawed``, ``thaw``
-(the parent could not), likewise ``paused``, ``resumed``, ``resume``, and ``ended`` (the job). When it ends, what is not
-undone by then is undone; so too on SIGTERM, SIGHUP and SIGINT, by which a service manager ends a whole control group
-before it kills it. Standard output: one line, ``ready`` or why it cannot act.
-"""
+"""What `waiting` acts by, once a guest stands still for long, a capture lasts, or its parent ends."""
 
 from __future__ import annotations
 
-import json
 import queue
-import signal
-import sys
 import threading
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from vbackup.api import HypervisorContext, VBackupError
 from vbackup_libvirt.freeze import thaw
@@ -23,11 +16,10 @@ from vbackup_libvirt.node import Machine, Node
 from vbackup_libvirt.options import LibvirtOptions
 from vbackup_libvirt.owed import Owed
 from vbackup_libvirt.pause import resume
+from vbackup_libvirt.waiting import Parent, Word
 
 RETRY = 1.0
 """Seconds from one try to the next."""
-END = "end"
-"""The word by which it is to undo all that is left, whether its parent lives or not."""
 LINGER = 10.0
 """Seconds after the parent's end for which a job, or a pause, is looked for: libvirt may still be at what it was asked
 for."""
@@ -38,24 +30,25 @@ GIVE_UP = 3600.0
 class Child:
     """What there is to undo, and when."""
 
-    def __init__(self, job: BackupJob, owed: Owed, words: queue.SimpleQueue[str]) -> None:
+    def __init__(self, job: BackupJob, owed: Owed, parent: Parent) -> None:
         self._job = job
         self._owed = owed
-        self._words = words
-        self._is_ours = False
-        """Whether it is for us alone to resume the machine: our parent has given it up, or is dead."""
+        self._parent = parent
+        self._is_given_up = False
+        """Whether our parent has left it to us to resume the machine."""
         self._thaw_at: float | None = None
         self._resume_at: float | None = None
         self._resume_until = 0.0
-        self._job_lives = True
+        self._job_lives = False
         self._alone_since: float | None = None
 
-    def run(self) -> None:
-        """Follow the parent's words to its end, and then undo what is left."""
-        threading.Thread(target=self._listen, daemon=True).start()
+    def run(self, said: Sequence[Word]) -> None:
+        """Follow the parent's words, of which it has ``said`` some, to its end, and then undo what is left."""
+        for word in said:
+            self._heed(word)
         while self._alone_since is None:
             try:
-                self._heed(self._words.get(timeout=self._seconds()))
+                self._heed(self._parent.words.get(timeout=self._seconds()))
             except queue.Empty:
                 self._act()
         self._undo(self._alone_since)
@@ -81,19 +74,15 @@ class Child:
                 return
             pause.wait(RETRY)
 
-    def _listen(self) -> None:
-        for line in sys.stdin:
-            self._words.put(line.strip())
-        self._is_ours = True
-        self._words.put(END)
-
     def _seconds(self) -> float | None:
         times = [at for at in (self._thaw_at, self._resume_at) if at is not None]
         return max(0.0, min(times) - time.monotonic()) if times else None
 
-    def _heed(self, word: str) -> None:
-        now = time.monotonic()
-        match word:
+    def _heed(self, word: Word) -> None:
+        now = word.at
+        match word.text:
+            case "begun":
+                self._job_lives = True
             case "frozen":
                 self._thaw_at = now + self._job.machine.node.options.freeze_timeout
             case "thawed":
@@ -105,7 +94,7 @@ class Child:
             case "resumed":
                 self._resume_at = None
             case "resume":
-                self._resume_at, self._resume_until, self._is_ours = now, now + LINGER, True
+                self._resume_at, self._resume_until, self._is_given_up = now, now + LINGER, True
             case "ended":
                 self._job_lives = False
             case _:
@@ -123,7 +112,8 @@ class Child:
             run = self._owed.run
             if run is not None and not (resume(self._job.machine, run) and now >= self._resume_until):
                 return
-            if run is not None and self._is_ours:  # else our parent may come to pause it yet, and resumes it itself
+            is_ours = self._is_given_up or self._parent.is_gone
+            if run is not None and is_ours:  # else our parent may come to pause it yet, and resumes it itself
                 self._owed.settle()
         except VBackupError:
             return
@@ -139,23 +129,9 @@ class Child:
         return True
 
 
-def main() -> None:
-    """Wait, and act if need be."""
-    words: queue.SimpleQueue[str] = queue.SimpleQueue()  # the one queue that a signal's handler may put into
-    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
-        signal.signal(number, lambda *_: words.put(END))
-    order = json.loads(sys.stdin.readline())
+def act(order: Mapping[str, Any], parent: Parent, said: Sequence[Word]) -> None:
+    """Undo what the parent does not; ``order`` is its first line."""
     options = LibvirtOptions.model_validate(order["options"])
     node = Node(options, HypervisorContext(options.uri, Path()))  # the journal is the parent's, and the sweep's
     machine = Machine(node, order["machine"], order["uuid"])
-    try:
-        machine.ask("asking whether it runs", lambda domain: domain.isActive())
-    except VBackupError as error:
-        print(error.message)  # noqa: T201 - this is how it talks to its parent
-        return
-    print("ready", flush=True)  # noqa: T201
-    Child(BackupJob(machine, PurePosixPath(order["scratch"])), Owed(Path(order["owed"])), words).run()
-
-
-if __name__ == "__main__":
-    main()
+    Child(BackupJob(machine, PurePosixPath(order["scratch"])), Owed(Path(order["owed"])), parent).run(said)

@@ -162,7 +162,7 @@ def _open(libvirt: Any, uri: str) -> Any:
 
     def attempt() -> None:
         try:
-            connection = libvirt.open(_without_questions(uri))
+            connection = libvirt.open(without_questions(uri))
         except libvirt.libvirtError as error:
             result.set_exception(error)
         else:
@@ -181,7 +181,7 @@ def _close(result: Future[Any]) -> None:
         result.result().close()
 
 
-def _without_questions(uri: str) -> str:
+def without_questions(uri: str) -> str:
     """Keep ssh from asking for a password: nobody may be there to answer."""
     parts = urlsplit(uri)
     query = dict(parse_qsl(parts.query))

@@ -187,6 +187,12 @@ def checkpoint_description(text: str) -> str:
     return ET.fromstring(text).findtext("description") or ""  # noqa: S314 - libvirt wrote it
 
 
+def checkpoint_disks(text: str) -> set[str]:
+    """Return the keys of the disks that have a bitmap by a checkpoint's XML."""
+    disks = ET.fromstring(text).iterfind("disks/disk[@checkpoint='bitmap']")  # noqa: S314 - libvirt wrote it
+    return {disk.get("name", "") for disk in disks}
+
+
 def pool_directory(text: str) -> str:
     """Return the directory of a storage pool from its XML, empty for one that has none."""
     pool = ET.fromstring(text)  # noqa: S314 - libvirt wrote it

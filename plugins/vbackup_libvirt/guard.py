@@ -12,10 +12,14 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from vbackup.api import Unavailable
+from vbackup_libvirt.connection import without_questions
 from vbackup_libvirt.job import BackupJob
 from vbackup_libvirt.options import LibvirtOptions
+
+_WAITING = Path(__file__).with_name("waiting.py")
 
 
 class Guard:
@@ -24,7 +28,7 @@ class Guard:
     def __init__(self, job: BackupJob) -> None:
         self._name = job.machine.name
         self._child = subprocess.Popen(
-            [sys.executable, "-m", "vbackup_libvirt.child"],
+            [sys.executable, "-P", _WAITING, "vbackup_libvirt.child"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -33,6 +37,8 @@ class Guard:
         )
         machine = job.machine
         order = {
+            "path": sys.path,  # what we could import, it can
+            "uri": without_questions(machine.node.options.uri),
             "options": machine.node.options.model_dump(mode="json", include=set(LibvirtOptions.model_fields)),
             "machine": machine.name,
             "uuid": machine.uuid,
@@ -48,6 +54,11 @@ class Guard:
         said = self._child.stdout.readline().strip()
         if said != "ready":
             raise Unavailable(f"{self._name}: the process that guards the backup did not start: {said or 'it ended'}")
+
+    def begun(self) -> None:
+        """From now on there is something to be undone; whether it can do that `wait_ready` tells."""
+        with suppress(BrokenPipeError):
+            self._tell("begun")
 
     def frozen(self) -> None:
         """From now on it counts the time that the guest may stay frozen. Raises: `Unavailable` when it is dead."""

@@ -28,6 +28,7 @@ _DIRECTORY = re.compile(r"[0-9a-f]{16}")
 _SOCKET = "nbd"
 _MAX_SOCKET_PATH = 107  # unix(7): sun_path has 108 bytes, with the null
 _END_SECONDS = 120.0
+_LOOK = 0.005  # seconds; a look costs less than one, and most jobs end at once
 
 
 def new_directory(base: PurePosixPath) -> PurePosixPath:
@@ -96,7 +97,7 @@ class BackupJob:
         while self.is_active():
             if time.monotonic() > deadline:
                 raise CaptureLost(f"{self.machine.name}: its backup job does not end", hint="`virsh domjobabort`")
-            pause.wait(0.05)
+            pause.wait(_LOOK)
 
     def maker(self) -> Maker | None:
         """Return who started it, if that can be told."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -27,11 +27,21 @@ from vbackup_undo.journal import Journal
 @contextmanager
 def capture_running(machine: Machine, request: CaptureRequest, journal: Journal[CaptureEntry]) -> Iterator[Capture]:
     """Hold a moment of a running machine open. See `vbackup.api.Hypervisor.capture`."""
-    notes = make_way(machine)
-    live = machine.xml()
-    planned = _prepare(machine, request, live)
-    scratch.require_room(machine.node, machine.name, planned.size)
     job = BackupJob(machine, new_directory(machine.node.scratch))
+    with guarded(job) as guard:  # first: it gets ready while we plan
+        notes = make_way(machine)
+        live = machine.xml()
+        planned = _prepare(machine, request, live)
+        scratch.require_room(machine.node, machine.name, planned.size)
+        with _captured(planned, live, job, guard, journal, notes) as capture:
+            yield capture
+
+
+@contextmanager
+def _captured(
+    planned: Plan, live: Element, job: BackupJob, guard: Guard, journal: Journal[CaptureEntry], notes: Sequence[str]
+) -> Iterator[Capture]:
+    machine, request = planned.machine, planned.request
     entry = CaptureEntry(
         owner=request.owner,
         machine=machine.name,
@@ -41,10 +51,10 @@ def capture_running(machine: Machine, request: CaptureRequest, journal: Journal[
         paused=journal.entry.paused if journal.entry is not None else (),
     )
     with (
-        guarded(job) as guard,
         undone(journal, entry, lambda: _end(job, guard), lambda: discard(planned)),
         ExitStack() as stack,
     ):
+        guard.begun()
         scratch.make(machine.node, job.scratch, document.qemu_owner(live), planned.maker)
         moment = _begin(planned, live, job, guard, journal)
         watch = stack.enter_context(Watch(job))

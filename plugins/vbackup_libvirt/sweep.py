@@ -12,7 +12,6 @@ from vbackup_libvirt.job import BackupJob
 from vbackup_libvirt.journal import CaptureEntry
 from vbackup_libvirt.node import Machine, Node
 from vbackup_libvirt.pause import settle
-from vbackup_libvirt.restore import undo
 from vbackup_libvirt.tracking import Since
 from vbackup_qemu import image
 from vbackup_undo.journal import Journal
@@ -25,6 +24,8 @@ def sweep(node: Node, owner: str) -> list[str]:
         if capture.entry is not None and capture.entry.owner == owner:
             done += undo_capture(node, capture)
     for restore in node.restores.dead():
+        from vbackup_libvirt.restore import undo  # with all that a restore takes, for once in a blue moon
+
         done += undo(node, restore)
     return done
 
@@ -60,18 +61,21 @@ def remove_superseded(machine: Machine, owner: str, marker: Marker) -> None:
     since = Since.parse(marker, owner)
     if since is None:
         return
+    if machine.is_active:
+        keys = [disk.key for disk in document.disks(machine.xml()) if disk.left_out is None and disk.format == "qcow2"]
+        # Bitmaps without metadata are looked for by the next capture, which looks at the images anyway.
+        for name in checkpoints.superseded(machine, owner, since.checkpoint, since.created, ()):
+            checkpoints.discard(machine, name, keys)
+        return
     images = _images(machine)
     bitmaps = {name for info in images.values() for name in info}
     for name in checkpoints.superseded(machine, owner, since.checkpoint, since.created, bitmaps):
-        if machine.is_active:
-            checkpoints.discard(machine, name, [key for key, _ in images])
-        else:
-            checkpoints.discard_stopped(machine, name, [path for _, path in images])
+        checkpoints.discard_stopped(machine, name, list(images))
 
 
-def _images(machine: Machine) -> dict[tuple[str, str], set[str]]:
-    """Return the bitmaps' names of all images that can hold some, by (key, path)."""
-    found: dict[tuple[str, str], set[str]] = {}
+def _images(machine: Machine) -> dict[str, set[str]]:
+    """Return the bitmaps' names of all images that can hold some, by path."""
+    found: dict[str, set[str]] = {}
     for disk in document.disks(machine.xml()):
         path = machine.path(disk) if disk.left_out is None else None
         if path is None or disk.format != "qcow2":
@@ -79,5 +83,5 @@ def _images(machine: Machine) -> dict[tuple[str, str], set[str]]:
         with suppress(VBackupError):  # an image that is missing cannot hold anything up
             info = image.info(machine.node.host, path, "qcow2", force_share=True)
             if tracking.why_untracked(disk, info, has_snapshots=False) is None:
-                found[disk.key, path] = set(info.bitmaps)
+                found[path] = set(info.bitmaps)
     return found

@@ -118,11 +118,19 @@ def runs(data: bytearray) -> list[Run]:
 
 def kill_guards(parent: int) -> None:
     """SIGKILL the processes that guard the captures of a process, which lives."""
+    for pid in guards(parent):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def guards(parent: int) -> list[int]:
+    """Return the processes that guard the captures of a process."""
+    found = []
     for task in Path(f"/proc/{parent}/task").iterdir():
         with suppress(FileNotFoundError, ProcessLookupError):  # threads and processes end meanwhile
-            for pid in (task / "children").read_text().split():
-                if b"vbackup_libvirt.child" in Path(f"/proc/{pid}/cmdline").read_bytes():
-                    os.kill(int(pid), signal.SIGKILL)
+            pids = (task / "children").read_text().split()
+            found += [int(p) for p in pids if b"vbackup_libvirt.child" in Path(f"/proc/{p}/cmdline").read_bytes()]
+    return found
 
 
 @pytest.fixture

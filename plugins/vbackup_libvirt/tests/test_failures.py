@@ -24,7 +24,7 @@ from vbackup.api import Busy, CaptureLost, CaptureRequest, NoSpace, Quiesce, Ran
 from vbackup_libvirt.hypervisor import Libvirt
 from vbackup_libvirt.job import BackupJob
 
-from .conftest import MIB, OTHER_OWNER, OWNER, Copy, Hypervisors, backup, copy_all, kill_guards
+from .conftest import MIB, OTHER_OWNER, OWNER, Copy, Hypervisors, backup, copy_all, guards, kill_guards
 from .test_running import assert_exact
 
 SCRATCH = Path("/var/lib/libvirt/qemu/vbackup")
@@ -148,9 +148,14 @@ def test_killed_in_mid_capture(hypervisor: Libvirt, guest: Guest, tmp_path: Path
     assert_exact(guest, first.disks)
 
 
-def test_killed_and_nobody_sweeps(hypervisor: Libvirt, guest: Guest, tmp_path: Path) -> None:
+@pytest.mark.parametrize("soon", [True, False])
+def test_killed_and_nobody_sweeps(hypervisor: Libvirt, guest: Guest, tmp_path: Path, *, soon: bool) -> None:
     """The job ends by itself, before it fills the scratch space and the guest is given I/O errors."""
-    Holder(guest, tmp_path / "state").kill(with_guard=False)
+    holder = Holder(guest, tmp_path / "state")
+    if not soon:
+        (guard,) = guards(holder.process.pid)
+        until(lambda: "pydantic_core" in Path(f"/proc/{guard}/maps").read_text(), "it to import what it takes to act")
+    holder.kill(with_guard=False)
     until(lambda: guest.domain.jobInfo()[0] == libvirt.VIR_DOMAIN_JOB_NONE, "the job to be ended")
     until(lambda: list(SCRATCH.iterdir()) == [], "the scratch files to be removed")
     assert hypervisor.sweep(OWNER) == [f"undid what a dead capture of {guest.name} had left"]

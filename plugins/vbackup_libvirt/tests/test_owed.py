@@ -24,7 +24,7 @@ from vbackup_libvirt.journal import CaptureEntry
 from vbackup_libvirt.node import Machine
 from vbackup_libvirt.pause import Pause
 
-from .conftest import OWNER
+from .conftest import OWNER, guards
 from .test_memory import is_running
 from .test_pause import HOLD, stalled
 
@@ -40,13 +40,6 @@ def running(make_guest: GuestFactory) -> Guest:
 def marks(state: Path) -> list[Path]:
     """Return the marks that there are."""
     return list(state.glob("owed-*"))
-
-
-def guards(parent: int) -> list[int]:
-    """Return the processes that guard the captures of a process."""
-    tasks = Path(f"/proc/{parent}/task").iterdir()
-    pids = [int(pid) for task in tasks for pid in (task / "children").read_text().split()]
-    return [pid for pid in pids if b"vbackup_libvirt.child" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
 def test_libvirtd_restarts_while_it_saves(
