@@ -111,6 +111,20 @@ class Bucket:
             for found in listed(self._service.client(), self._options.bucket, self._at + prefix, limit):
                 yield ObjectInfo(found.key.removeprefix(self._at), found.size)
 
+    def below(self, key: str) -> Iterator[ObjectInfo]:
+        """Yield the object of just that name, and those below it, in order: with one request for up to 1000 of them.
+
+        It shows ``points-old`` and ``pointsmen``, too. What comes before ``points/`` may be many, and is passed by.
+        """
+        for info in self.list(key):
+            if info.key == key or info.key.startswith(f"{key}/"):
+                yield info
+            elif info.key < f"{key}/":
+                yield from self.list(f"{key}/")
+                return
+            else:
+                return
+
     def delete(self, key: str) -> None:
         """Delete an object; what is not there is no error, but a bucket that is not there is."""
         with suppress(NotFound), told(f"delete {key} in {self.place}"):

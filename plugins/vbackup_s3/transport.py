@@ -104,9 +104,8 @@ class S3:
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         """See `Transport.list`. Whatever cannot be an object is left out."""
-        if prefix:  # an object of just that name comes before all that is below it
-            yield from (info for info in self._bucket.list(checked_key(prefix), limit=1) if info.key == prefix)
-        yield from (info for info in self._bucket.list(f"{prefix}/" if prefix else "") if _is_key(info.key))
+        found = self._bucket.below(checked_key(prefix)) if prefix else self._bucket.list()
+        yield from (info for info in found if _is_key(info.key))
 
     def delete(self, key: str) -> None:
         """See `Transport.delete`. With object locks all versions go: a marker alone would free no space."""

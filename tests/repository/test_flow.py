@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import threading
 from datetime import timedelta
@@ -10,6 +11,7 @@ import pytest
 
 from tests.support import back_up, guest, noise, repository, restored
 from vbackup.api import AlreadyExists, CaptureLost, Interrupted, Locked, NotFound, WrongKey, clock
+from vbackup.api.wrapper import Wrapper
 from vbackup.engine.copy import LIED
 from vbackup.repository.points import point_key
 from vbackup.testing.hypervisors import FakeHypervisor
@@ -65,6 +67,29 @@ def test_an_unchanged_machine_costs_a_few_probes_and_stores_no_chunk(target, lab
     assert point.disks[0].full_reason is None
     assert 0 == point.changed == point.stored
     assert packs == {info.key for info in store.list("packs")}
+
+
+def test_a_session_asks_for_little(store, tmp_path):
+    """Each request to a store far away costs a round trip, and several machines in one run pay these only once."""
+    asked = []
+
+    class Counted(Wrapper):
+        def around(self, operation, key, action):
+            asked.append(f"{operation} {key.split('/')[0]}")
+            return super().around(operation, key, action)
+
+    with contextlib.closing(repository(Counted(store), tmp_path)) as target:
+        target.init()
+        target.points()
+        asked.clear()
+        with target.writer() as writer:
+            writer.check()
+    lists = ["condemned", "damaged", "ended", "index", "packs", "points"]
+    ends = ["delete sessions"] * 2
+    assert sorted(asked) == [*ends, "get ended", *(f"list {each}" for each in lists), *["put sessions"] * 2]
+    assert asked[0] == "put sessions"
+    assert asked[-2:] == ends
+    assert asked.index("list condemned") < asked.index("list packs") < asked.index("list points")
 
 
 def test_a_change_reads_and_stores_what_changed(target, lab):

@@ -223,6 +223,21 @@ def test_nodes_come_with_those_that_are_next() -> None:
     assert leaves[3] not in {each for ids in asked for each in ids}
 
 
+def test_who_may_leave_nodes_out_reads_ahead_only_while_it_leaves_none_out() -> None:
+    leaves = [bytes([number]) * ID_SIZE for number in range(1, 101)]
+    asked: list[int] = []
+
+    def load(ids: Sequence[bytes]) -> dict[bytes, bytes]:
+        asked.append(len(ids))
+        return {each: b"".join(leaves) for each in ids}
+
+    nodes = NodesAhead(2, load, careful=True)
+    nodes.load(bytes([200]) * ID_SIZE)
+    for leaf in [leaves[5], leaves[9], leaves[20], *leaves[21:60]]:
+        nodes.load(leaf)
+    assert asked == [1, 1, 1, 1, 2, 4, 8, 16, 32]
+
+
 def test_chunks_that_were_read_lately_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decoded, "_MOST", 30)
     kept = Decoded()

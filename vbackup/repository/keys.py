@@ -15,6 +15,7 @@ import binascii
 import itertools
 import os
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
 from blake3 import blake3
@@ -27,7 +28,7 @@ from vbackup.api import ConfigError, Corrupt, NotFound, Transport, WrongKey, clo
 from vbackup.repository import hybrid
 from vbackup.repository.bounded import bounded
 from vbackup.repository.layout import KEYS
-from vbackup.repository.removals import is_removed
+from vbackup.repository.removals import is_removed, removed_macs
 from vbackup.repository.sealing import Keys, Ring, derive
 
 KEY_FILE_PREFIX = b"VBACKUP-KEY-1:"
@@ -38,6 +39,7 @@ MAX_LISTED = 4 * MAX_SLOTS
 """Slots that are looked at: a rotation that died leaves up to twice as many as there may be."""
 _MAX_SLOT = 64 << 10
 _PURPOSE = b"vbackup 1 slot"
+_AT_ONCE = 8
 
 SlotType = Literal["passphrase", "key-file", "recipient"]
 
@@ -159,13 +161,18 @@ def put_slot(transport: Transport, slot: Slot) -> str:
 
 def read_slots(transport: Transport) -> Iterator[tuple[str, Slot | None]]:
     """Yield the object keys of all slots with what is in them, None for what cannot be read."""
-    for key in sorted(info.key for info in itertools.islice(transport.list(KEYS), MAX_LISTED)):
+
+    def read(key: str) -> tuple[str, Slot | None] | None:
         try:
-            yield key, Slot.model_validate_json(bounded(transport, key, _MAX_SLOT))
+            return key, Slot.model_validate_json(bounded(transport, key, _MAX_SLOT))
         except (Corrupt, ValidationError):
-            yield key, None
+            return key, None
         except NotFound:
-            continue  # removed since it was listed
+            return None  # removed since it was listed
+
+    keys = sorted(info.key for info in itertools.islice(transport.list(KEYS), MAX_LISTED))
+    with ThreadPoolExecutor(_AT_ONCE, "slots") as pool:
+        yield from (found for found in pool.map(read, keys) if found)
 
 
 def unlock(transport: Transport, secret: bytes, repository: bytes) -> tuple[str, Ring]:
@@ -180,7 +187,10 @@ def unlock(transport: Transport, secret: bytes, repository: bytes) -> tuple[str,
     opened: dict[str, Ring] = {}
     slots: dict[str, Slot] = {}
     seen = 0
-    for key, slot in read_slots(transport):
+    with ThreadPoolExecutor(1, "removed") as aside:
+        removed = aside.submit(removed_macs, transport)
+        found = list(read_slots(transport))
+    for key, slot in found:
         seen += 1
         if slot is None:
             broken.append(key)
@@ -198,7 +208,8 @@ def unlock(transport: Transport, secret: bytes, repository: bytes) -> tuple[str,
         left = {
             key: ring
             for key, ring in opened.items()
-            if not is_removed(transport, known, slots[key].mac, slots[key].generation)
+            if slots[key].mac not in removed.result()
+            or not is_removed(transport, known, slots[key].mac, slots[key].generation)
         }
         if not left:
             raise WrongKey(f"the key was removed, and {min(opened)} was put back", hint="set `key:` to another key")

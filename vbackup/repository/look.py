@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 from vbackup.api import Corrupt, NotFound, Transport
@@ -63,17 +64,22 @@ class Lookout:
     def look(self, *, adopt: bool = False) -> Look:
         """See `ChunkStore.look`, which lets one thread at a time in here."""
         while True:
-            condemned, doubt = self._condemned()
-            indexes = {info.key for info in self._transport.list(INDEX)}
+            with ThreadPoolExecutor(2, "look") as aside:  # packs are listed after all three, see PRUNE.md
+                listed, marked = aside.submit(self._list_indexes), aside.submit(list_damaged, self._transport)
+                condemned, doubt = self._condemned()
+            indexes = listed.result()
             damaged = self._load_index(indexes)
-            look = self._match_packs(condemned, damaged, adopt=adopt)
+            look = self._match_packs(condemned, marked.result(), damaged, adopt=adopt)
             # A prune may have ended meanwhile: packs are missing only if the index still says that they are there.
             whole = not look.missing and indexes <= self._cache.indexes()
-            if whole or {info.key for info in self._transport.list(INDEX)} == indexes:
+            if whole or self._list_indexes() == indexes:
                 if doubt is None:
                     return look
                 told = [*look.damaged, doubt.message]
                 return look._replace(damaged=told, notes=[*look.notes, doubt.message], doubt=doubt)
+
+    def _list_indexes(self) -> set[str]:
+        return {info.key for info in self._transport.list(INDEX)}
 
     def _condemned(self) -> tuple[Mapping[str, Condemnation], Corrupt | None]:
         try:
@@ -99,12 +105,13 @@ class Lookout:
             else:
                 yield key, packs
 
-    def _match_packs(self, condemned: Mapping[str, Condemnation], damaged: list[str], *, adopt: bool) -> Look:
+    def _match_packs(
+        self, condemned: Mapping[str, Condemnation], suspected: set[bytes], damaged: list[str], *, adopt: bool
+    ) -> Look:
         """Compare what the cache says with what the store lists, and read the footers of packs that no index knows.
 
         What the cache says is taken first: a pack that another process stores meanwhile is then new, and not missing.
         """
-        suspected = list_damaged(self._transport)
         if suspected:
             self._cache.suspect(suspected)
         known, epoch, going = self._cache.packs(), self._cache.epoch, packs_of(condemned)

@@ -1,4 +1,4 @@
-"""Nodes of a disk map, read ahead for those who go through all of it in order."""
+"""Nodes of a disk map, read ahead for those who go through it in order."""
 
 from __future__ import annotations
 
@@ -13,27 +13,44 @@ class NodesAhead:
     """Loads nodes for a `DiskMap`: with one that has to be read its next siblings, all at the same time.
 
     ``load_many`` returns nodes by id, some may be missing, but of the first one it raises why it is. Siblings in
-    ``skip`` are not read. Used by one thread.
+    ``skip`` are not read. ``careful`` is for who may leave most of them out: they are read alone, and when that goes
+    on in order, by 2, 4, 8 and so on. Used by one thread.
     """
 
     def __init__(
-        self, depth: int, load_many: Callable[[Sequence[bytes]], Mapping[bytes, bytes]], skip: Container[bytes] = ()
+        self,
+        depth: int,
+        load_many: Callable[[Sequence[bytes]], Mapping[bytes, bytes]],
+        skip: Container[bytes] = (),
+        *,
+        careful: bool = False,
     ) -> None:
         self._depth = depth
         self._load_many = load_many
         self._skip = skip
+        self._careful = careful
         self._families: dict[int, bytes] = {}  # by level: the ids, joined, below the parent that was loaded last
-        self._ready: Mapping[bytes, bytes] = {}
+        self._ready: dict[int, Mapping[bytes, bytes]] = {}  # by level
+        self._next: dict[int, tuple[bytes, int]] = {}
+        """By level: who follows what was read together, none if nobody does, and how many that were."""
 
     def load(self, node_id: bytes) -> bytes:
         """Return a node's bytes. Raises what ``load_many`` raises."""
         level, at = self._find(node_id)
-        if node_id not in self._ready:
-            self._ready = self._load_many([node_id, *self._siblings(level, at)])
-        node = self._ready[node_id]
+        if node_id not in self._ready.get(level, ()):
+            self._ready[level] = self._read(level, at, node_id)
+        node = self._ready[level][node_id]
         if level > 1:
             self._families[level - 1] = node
         return node
+
+    def _read(self, level: int, at: int, node_id: bytes) -> Mapping[bytes, bytes]:
+        following = self._siblings(level, at)
+        expected, before = self._next.get(level, (b"", 0))
+        goes_on = node_id == expected or not expected
+        count = min(max(1, 2 * before if goes_on else 1), _AT_ONCE) if self._careful else _AT_ONCE
+        self._next[level] = (following[count - 1] if len(following) >= count else b""), count
+        return self._load_many([node_id, *following[: count - 1]])
 
     def _find(self, node_id: bytes) -> tuple[int, int]:
         """Return the node's level, and where it is in its family; a node without one counts as a root."""
@@ -47,4 +64,4 @@ class NodesAhead:
         family = self._families.get(level, b"")
         following = (family[i : i + ID_SIZE] for i in range(at + ID_SIZE, len(family), ID_SIZE))
         wanted = dict.fromkeys(i for i in following if i != ZERO_ID and i not in self._skip)
-        return list(wanted)[: _AT_ONCE - 1]
+        return list(wanted)

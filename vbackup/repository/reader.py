@@ -46,12 +46,10 @@ class DiskReader:
         self._where = f"disk {disk.key} of restore point {point.machine}@{point.id[:8]}"
         self._shape = Shape(disk.size, chunk_size)
         self._zeros = bytes(chunk_size)
-        self.map = DiskMap(self._shape, base_map(disk.content), self._load_node)
+        nodes = NodesAhead(self._shape.depth, self._load_nodes, careful=True)
+        self.map = DiskMap(self._shape, base_map(disk.content), nodes.load)
         self._first = 0
         self._ids_there: Sequence[bytes] = ()  # of the chunks from there on, about as many as a leaf of the map has
-
-    def _load_node(self, node_id: bytes) -> bytes:
-        return self._load_nodes([node_id])[node_id]
 
     def _load_nodes(self, ids: Sequence[bytes]) -> Mapping[bytes, bytes]:
         """Load nodes, those that can be; of the first one it is an error if it cannot."""

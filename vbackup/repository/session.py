@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -33,6 +33,7 @@ from vbackup.repository.diskwriter import RepositoryDiskWriter, base_map
 from vbackup.repository.index import write_index
 from vbackup.repository.layout import INDEX_ENTRIES, KEYS, REPOSITORY, pack_key
 from vbackup.repository.locks import Locks
+from vbackup.repository.nodes import NodesAhead
 from vbackup.repository.packs import PackBuilder, is_free
 from vbackup.repository.points import point_key, put_point, write_body, write_point
 from vbackup.repository.presence import Presence
@@ -154,7 +155,8 @@ class Session:
 
     def tree(self, disk: PointDisk) -> DiskMap:
         """Return the map of a disk of a point that is here."""
-        return DiskMap(Shape(disk.size, self._chunk_size), base_map(disk.content), self._load_node)
+        shape = Shape(disk.size, self._chunk_size)
+        return DiskMap(shape, base_map(disk.content), NodesAhead(shape.depth, self._load_nodes, careful=True).load)
 
     def disk(self, size: int, base: PointDisk | None) -> RepositoryDiskWriter:
         """Begin a disk."""
@@ -251,8 +253,12 @@ class Session:
         node_id = self.chunk_id(ChunkKind.NODE, node)
         return node_id, self.put(ChunkKind.NODE, [node_id], [node])[0]
 
-    def _load_node(self, node_id: bytes) -> bytes:
-        return self._store.read(ChunkKind.NODE, [node_id])[node_id]
+    def _load_nodes(self, ids: Sequence[bytes]) -> Mapping[bytes, bytes]:
+        """Load nodes, those that can be; of the first one it is an error if it cannot."""
+        plain, failures = self._store.read_some(ChunkKind.NODE, ids)
+        if ids[0] in failures:
+            raise failures[ids[0]]
+        return plain
 
     # -- packs ----------------------------------------------------------------------------------------------------
 

@@ -241,6 +241,20 @@ def test_the_storage_class_is_of_packs_only(options, between):
     assert {asked.headers.get("x-amz-server-side-encryption") for asked in between.asked} == {"AES256"}
 
 
+def test_a_listing_is_one_request_whoever_stands_beside_it(s3, between):
+    """What comes after the prefix ends the listing; what comes before it may be many, so the prefix is asked for."""
+    for key in ("points/a", "points/b", "pointsmen/c"):
+        s3.put(key, b"1")
+    between.asked.clear()
+    assert [info.key for info in s3.list("points")] == ["points/a", "points/b"]
+    assert len(between.asked) == 1
+    s3.put("points-old/c", b"1")
+    s3.put("points", b"1")
+    between.asked.clear()
+    assert [info.key for info in s3.list("points")] == ["points", "points/a", "points/b"]
+    assert len(between.asked) == 2
+
+
 def test_a_listing_that_breaks_on_its_second_page_is_an_error(s3, between):
     for number in range(3):
         s3.put(f"packs/{number}", b"1")
