@@ -141,7 +141,9 @@ class Connection:
 
     def abandon(self, cookies: Iterable[int]) -> None:
         """Lose interest in commands that are under way."""
-        self._abandoned += cookies
+        for cookie in cookies:
+            self._abandoned.append(cookie)
+            self._answers.pop(self._asked.pop(cookie, 0), None)
 
     def settle(self) -> None:
         """Wait for what was abandoned, so that it does not pile up; its errors are nobody's any more."""

@@ -15,7 +15,7 @@ from typing import Self
 from vbackup.api import Block, CaptureLost, Extent, Kind, Range, Run, Unsupported, cover, merge, split
 from vbackup_qemu.buffers import BUFFERS
 from vbackup_qemu.connection import FLUSH, SILENCE, CommandError, Connection
-from vbackup_qemu.window import Window, pieces
+from vbackup_qemu.window import Window, joined, pieces
 
 ALLOCATION = "base:allocation"
 MAX_STATUS = 2 << 30
@@ -170,7 +170,7 @@ class NbdClient:
         can_zero = self._data.can("zero")
         try:
             self._data.settle()
-            for run in pieces(runs, skip_zeros=zeroed, zeros_as_data=not can_zero):
+            for run in pieces(joined(runs), skip_zeros=zeroed, zeros_as_data=not can_zero):
                 size = run.length if run.data is not None else 0
                 while window.is_full(size):
                     self._finish_write(*window.pop())

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from vbackup.api import Buffer, Run
 from vbackup_qemu.host import translated
-from vbackup_qemu.rawfile import write_parts, written_together
+from vbackup_qemu.rawfile import opened, write_parts, written_together
 
 _CLUSTER = 1 << 16
 _SECTOR = 512
@@ -36,15 +36,12 @@ _HEADER = struct.Struct(">4sIQIIQIIQQIIQQQQII8x")
 
 def write(path: Path, size: int, runs: Iterable[Run], label: str) -> None:
     """Fill the file at ``path`` with an image of ``size`` bytes. Raises: `NoSpace`, `AccessDenied`, `Unavailable`."""
-    with translated(f"{label}: writing {path}"):
-        descriptor = os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
-    try:
-        image = _Image(descriptor, -(-size // _SECTOR) * _SECTOR, f"{label}: writing {path}")
+    what = f"{label}: writing {path}"
+    with opened(path, os.O_WRONLY | os.O_TRUNC, what) as descriptor:
+        image = _Image(descriptor, -(-size // _SECTOR) * _SECTOR, what)
         for offset, parts in written_together(_cut(runs), _SPAN):
             image.data(offset, parts)
         image.finish()
-    finally:
-        os.close(descriptor)
 
 
 class _Image:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from vbackup.api import Buffer, Run
@@ -17,13 +18,25 @@ _BUFFERS = 512
 
 def write(path: Path, runs: Iterable[Run], label: str) -> None:
     """Write the data of ``runs`` into a file that reads as zeros. Raises: `NoSpace`, `AccessDenied`, `Unavailable`."""
-    with translated(f"{label}: writing {path}"):
-        descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-    try:
+    what = f"{label}: writing {path}"
+    with opened(path, os.O_WRONLY, what) as descriptor:
         for offset, parts in written_together(runs):
-            with translated(f"{label}: writing {path}"):
+            with translated(what):
                 write_parts(descriptor, parts, offset)
-    finally:
+
+
+@contextmanager
+def opened(path: Path, flags: int, what: str) -> Iterator[int]:
+    """Open a file. Closing it may fail as writing does: NFS tells only then that there is no room."""
+    with translated(what):
+        descriptor = os.open(path, flags | os.O_CLOEXEC)
+    try:
+        yield descriptor
+    except BaseException:
+        with suppress(OSError):  # what went wrong before is told
+            os.close(descriptor)
+        raise
+    with translated(what):
         os.close(descriptor)
 
 

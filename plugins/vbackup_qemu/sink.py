@@ -15,7 +15,6 @@ from vbackup_qemu import qcow2file, rawfile
 from vbackup_qemu.host import Host, LocalHost, translated
 from vbackup_qemu.nbd import NbdClient
 from vbackup_qemu.server import serve
-from vbackup_qemu.window import joined
 
 _WRITTEN_OUT = 32 << 20
 """Bytes of data after which the kernel is told to write them to the disk."""
@@ -58,7 +57,7 @@ class ImageSink:
             else:
                 qcow2file.write(self._path, self._size, runs, self._label)
         else:
-            self._serve(joined(runs))
+            self._serve(runs)
         # Also what qemu-nbd has written out of its own when it ended, which its flush before could not cover.
         self._host.run(["sync", "--", str(self._path), str(self._path.parent)])
         self.is_complete = True
@@ -86,15 +85,12 @@ def _complete(runs: Iterable[Run], size: int) -> Iterator[Run]:
 
 def _written_out(runs: Iterable[Run], path: Path) -> Iterator[Run]:
     """Have data written to the disk while the next is on its way: at the end little is left to wait for."""
-    with translated(f"opening {path}"):
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
+    with rawfile.opened(path, os.O_RDONLY, f"writing out {path}") as descriptor:
         waiting = 0
         for run in runs:
             yield run
             waiting += run.length if run.data is not None else 0
             if waiting >= _WRITTEN_OUT:
                 waiting = 0
-                os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)  # begins to write what is dirty
-    finally:
-        os.close(descriptor)
+                with translated(f"writing out {path}"):
+                    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)  # begins to write what is dirty

@@ -29,9 +29,9 @@ from vbackup_qemu.server import serve
 from vbackup_qemu.source import NbdDisk
 
 SIZE = 1024 * MIB
-THIN = 16 << 30
+THIN = 64 << 30
 """Bytes of the disk that has changed in a few places."""
-PLACES = 2000
+PLACES = 8000
 BLOCK = 64 << 10
 CHUNK = DEFAULT_CHUNK_SIZE
 READ, STORED, TOLD, CHANGED = (

@@ -179,6 +179,8 @@ class Registry:
         for role, names in info.roles.items():
             if role in self._classes:
                 self._classes[role].drop(names)
+        self._owners = {brought: owner for brought, owner in self._owners.items() if owner != name}
+        self._adopted = [adopted for adopted in self._adopted if adopted.name != name]
         self._plugins[at] = replace(info, status="broken", error=error.message, roles={})
         _log.warning("plugin %r of %s is left out: %s", name, info.origin, error.message)
 

@@ -96,8 +96,11 @@ class Fetch:
 
     def results(self) -> Iterator[Read]:
         """Yield what each came to, in their order."""
-        for future in self._futures:
-            yield future.result()
+        try:
+            for future in self._futures:
+                yield future.result()
+        finally:  # whoever fails, or leaves, must not keep the threads from others
+            self.cancel()
 
     def cancel(self) -> None:
         """Forget those that have not begun."""

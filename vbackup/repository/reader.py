@@ -18,13 +18,15 @@ from vbackup.repository.sealing import ChunkKind
 from vbackup.repository.store import ChunkStore
 
 _WINDOW = 8 << 20
-"""Bytes of a disk whose chunks are looked up together."""
+"""Bytes of chunks that are looked up together."""
+_RANGES = 1 << 12
+"""That are looked up together at the most."""
 _AHEAD = 32 << 20
-"""Bytes of a disk that are fetched ahead of the consumer."""
+"""Bytes of chunks that are fetched ahead of the consumer."""
 
 
 class _Window(NamedTuple):
-    """Ranges that follow each other, each with the ids of the chunks it lies in; and how many bytes they are."""
+    """Ranges that follow each other, each with the ids of the chunks it lies in; and how many bytes these are."""
 
     ranges: Sequence[tuple[Range, Sequence[bytes]]]
     size: int
@@ -106,10 +108,14 @@ class DiskReader:
     def _windows(self, ranges: Iterable[Range]) -> Iterator[_Window]:
         window: list[tuple[Range, Sequence[bytes]]] = []
         size = 0
+        last = 0
         for wanted in ranges:
             window.append((wanted, self._ids(wanted)))
-            size += wanted.length
-            if size >= _WINDOW:
+            first, end = wanted.offset // self._shape.chunk, -(-(wanted.offset + wanted.length) // self._shape.chunk)
+            # Whole chunks are held, however little of them is wanted; that in which the last range ends already is.
+            size += (end - (last if first < last <= end else first)) * self._shape.chunk
+            last = end
+            if size >= _WINDOW or len(window) >= _RANGES:
                 yield _Window(window, size)
                 window, size = [], 0
         if window:

@@ -327,9 +327,9 @@ class Session:
             self.fail(error)
         with self._lock:
             self._outstanding.discard(builder)
+            self._lock.notify_all()
             if is_free(builder.memory):
                 self._memories.append(builder.memory)
-            self._lock.notify_all()
 
     def _put_pack(self, builder: PackBuilder) -> None:
         pack, data = builder.finish()
@@ -363,6 +363,7 @@ class Session:
             with self._lock:
                 self._raise_failure()
                 if self._builder.entries:
+                    self._wait(lambda: len(self._outstanding) < _UPLOADS)
                     self._upload()
                 outstanding = set(self._outstanding)
                 self._wait(lambda: not outstanding & self._outstanding)

@@ -152,36 +152,39 @@ class ChunkStore:
     def read_carefully(self, kind: ChunkKind, ids: Sequence[bytes]) -> tuple[dict[bytes, bytes], dict[bytes, Corrupt]]:
         """Read chunks that could not be read where they were first looked for, from wherever they may be."""
         generation = self._current()
-        plain, failures, suspects = self._read_at(kind, ids, self.locate(ids))
+        plain, failures, wrong = self._read_at(kind, ids, self.locate(ids))
         attempts = 0
         while failures and attempts < _ATTEMPTS and self._look_again(generation, failures):
             attempts += 1
             generation = self._current()
-            again, failures, suspects = self._read_at(kind, list(failures), self.locate(list(failures)))
+            again, failures, more = self._read_at(kind, list(failures), self.locate(list(failures)))
             plain |= again
-        if suspects:
+            wrong |= more
+        there = self.locate([chunk for chunk, _ in wrong]) if wrong else {}
+        # The index may have been wrong at first, and not the pack: what it says now is what counts.
+        if suspects := {place.pack for chunk, place in wrong if place in there.get(chunk, ())}:
             self.cache.suspect(suspects)
         return plain, failures
 
     def _read_at(
         self, kind: ChunkKind, ids: Sequence[bytes], places: Mapping[bytes, list[Location]]
-    ) -> tuple[dict[bytes, bytes], dict[bytes, Corrupt], set[bytes]]:
+    ) -> tuple[dict[bytes, bytes], dict[bytes, Corrupt], set[tuple[bytes, Location]]]:
         """Read chunks from their first places, and those that fail there from their next ones.
 
-        Returns the bytes, why others cannot be read, and the packs in which anything could not be.
+        Returns the bytes, why others cannot be read, and which chunks could not be read where.
         """
         plain: dict[bytes, bytes] = {}
         failures = {i: Corrupt(f"chunk {i.hex()} is in no pack of the repository") for i in ids if i not in places}
-        suspects: set[bytes] = set()
+        wrong: set[tuple[bytes, Location]] = set()
         attempt = 0
         while left := {i: p[attempt] for i, p in places.items() if i not in plain and attempt < len(p)}:
             for group in grouped(left):
                 for read in self._read_group(kind, group, left):
                     plain |= read.plain
                     failures |= read.failures
-            suspects |= {left[i].pack for i in left if i not in plain}
+            wrong |= {(i, left[i]) for i in left if i not in plain}
             attempt += 1
-        return plain, {i: error for i, error in failures.items() if i not in plain}, suspects
+        return plain, {i: error for i, error in failures.items() if i not in plain}, wrong
 
     def _read_group(self, kind: ChunkKind, group: Sequence[bytes], places: Mapping[bytes, Location]) -> Iterator[Read]:
         """Read chunks that lie together; where some are damaged, and may be so only in a cache, once more past it."""
