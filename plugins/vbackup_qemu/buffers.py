@@ -13,8 +13,14 @@ _SIZE = 4 << 20
 """What the engine reads at once where a disk has enough data in one place; other sizes are not kept."""
 _MOST = 24
 """Buffers that are kept: about what a backup has under way."""
-_UNUSED = 3
-"""References to a buffer that only we have: the list's, the variable's, and that of the question."""
+
+
+def _references(buffers: list[bytearray]) -> list[int]:
+    return [sys.getrefcount(buffer) for buffer in buffers]
+
+
+_UNUSED = _references([bytearray(1)])[0]
+"""References to a buffer that only the list has, as this interpreter counts them."""
 
 
 class Buffers:
@@ -33,8 +39,8 @@ class Buffers:
         if size != _SIZE:
             return bytearray(size)
         with self._lock:
-            for buffer in self._buffers:
-                if sys.getrefcount(buffer) == _UNUSED:
+            for buffer, references in zip(self._buffers, _references(self._buffers), strict=True):
+                if references == _UNUSED:
                     return buffer
             fresh = bytearray(size)
             if len(self._buffers) < _MOST:
