@@ -14,7 +14,7 @@ from tests.support import noise
 VBACKUP = Path(sys.executable).with_name("vbackup")
 MIB = 1 << 20
 SIZE = 512 * MIB
-MOST = 400 * MIB
+MOST = 320 * MIB
 """What the README says that a backup needs."""
 MEASURED = """
 import resource, subprocess, sys
