@@ -11,6 +11,7 @@ from textwrap import dedent
 
 import pytest
 
+import vbackup_zstd
 from vbackup.api import (
     DiskProgress,
     JobFinished,
@@ -237,6 +238,40 @@ def test_a_stranger_that_waits_and_turns_out_broken_is_left_out(install: Install
     late = plugin(registry, "late")
     assert late.status == "broken"
     assert "raised ZeroDivisionError" in late.error
+
+
+HEARS = """
+    heard = []
+
+    @hookimpl
+    def vbackup_job_started(event):
+        heard.append(event)
+"""
+
+
+def test_who_was_left_out_hears_nothing_more(install: Install) -> None:
+    install("late", f"{SAYS}\n{RAISES}\n{dedent(HEARS)}")
+    registry = Registry.load()
+    registry.emit_started(EVENTS[0])
+    assert plugin(registry, "late").status == "broken"
+    registry.emit_started(EVENTS[0])
+    assert sys.modules["stranger_late"].heard == [EVENTS[0]]
+
+
+def test_the_names_of_who_was_left_out_are_free() -> None:
+    class Late:
+        VBACKUP_BRINGS = {"codecs": ["zstd"]}
+
+        @hookimpl
+        def vbackup_register_codecs(self, register: Callable[[object], None]) -> None:
+            raise RuntimeError("no")
+
+    registry = Registry()
+    registry.register(Late(), "late")
+    assert plugin(registry, "late").status == "broken"
+    registry.register(vbackup_zstd, "zstd")
+    assert registry.codecs["zstd"].__name__ == "Zstd"
+    assert plugin(registry, "zstd").roles == {"codecs": ["zstd"]}
 
 
 @pytest.mark.parametrize("said", ["1", '["rot13"]', '{"codecs": [1]}', '{"code": ["rot13"]}', '{"codecs": 1}'])

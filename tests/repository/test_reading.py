@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.support import back_up, digest, guest, noise, repository
-from vbackup.api import Corrupt, Point, Range
+from vbackup.api import Corrupt, Point, Quiesce, Range, Unavailable
 from vbackup.api.wrapper import Wrapper
-from vbackup.repository import decoded, fetch
+from vbackup.engine.backup import BackUp
+from vbackup.repository import decoded, fetch, reader
 from vbackup.repository.cache import Location
 from vbackup.repository.decoded import Decoded
+from vbackup.repository.fetch import Read
 from vbackup.repository.layout import ID_SIZE, ZERO_ID
 from vbackup.repository.nodes import NodesAhead
+from vbackup.repository.sealing import ChunkKind
 from vbackup.repository.seen import Seen
 from vbackup.repository.target import Repository
 from vbackup.testing.hypervisors import FakeHypervisor
-from vbackup.testing.transports import MemoryTransport
+from vbackup.testing.transports import FaultyTransport, MemoryTransport
 
 CHUNK = 64 << 10
 CHUNKS = 64
@@ -132,6 +138,62 @@ def test_a_reader_may_be_left_early(lab: FakeHypervisor, target: Repository, mon
     blocks.close()  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize("window", [8, 2 * CHUNKS])
+def test_a_read_that_fails_begins_no_more_requests(
+    lab: FakeHypervisor,
+    target: Repository,
+    store: Watched,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    window: int,
+) -> None:
+    """One thread reads, each chunk with a request of its own: one fails, and another one may have begun by then."""
+    point = back_up(target, lab, "web")
+    monkeypatch.setattr(fetch, "_THREADS", 1)
+    monkeypatch.setattr(fetch, "_MOST", CHUNK)
+    monkeypatch.setattr(reader, "_WINDOW", window * CHUNK)
+    begun: list[str] = []
+    away, given_up = threading.Event(), threading.Event()
+
+    def fail(number: int, operation: str, key: str) -> Exception | None:
+        if not (away.is_set() and key.startswith("packs/")):
+            return None
+        begun.append(key)
+        if len(begun) > 1:
+            given_up.wait(30)
+        return Unavailable("the store is away")
+
+    other = repository(FaultyTransport(store, fail), tmp_path, chunk_size=CHUNK)
+    list(other.read(point, "vda", [Range(CHUNKS * CHUNK, 1)]))  # the map is known
+    away.set()
+    with pytest.raises(Unavailable):
+        list(other.read(point, "vda", (Range(at * CHUNK, CHUNK) for at in range(CHUNKS))))
+    given_up.set()
+    other._open().store.fetcher.pool.submit(lambda: None).result(30)  # its turn comes when all others had theirs
+    assert 1 <= len(begun) <= 2
+    other.close()
+
+
+def test_few_chunks_are_held_ahead_however_little_of_each_is_wanted(
+    lab: FakeHypervisor, target: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reader, "_WINDOW", 4 * CHUNK)
+    monkeypatch.setattr(reader, "_AHEAD", 8 * CHUNK)
+    point = back_up(target, lab, "web")
+    read = fetch.Fetcher.read
+    held: list[bytes] = []
+
+    def watched(self: fetch.Fetcher, kind: ChunkKind, group: Sequence[bytes], *arguments: Any, **keep: bool) -> Read:
+        if kind is ChunkKind.DATA:
+            held.extend(group)
+        return read(self, kind, group, *arguments, **keep)
+
+    monkeypatch.setattr(fetch.Fetcher, "read", watched)
+    for given, _ in enumerate(target.read(point, "vda", (Range(at * CHUNK, 512) for at in range(CHUNKS)))):
+        assert len(held) - given <= 4 + 8
+    assert len(held) == CHUNKS
+
+
 def test_what_is_whole_before_damage_is_given(
     lab: FakeHypervisor, target: Repository, store: Watched, tmp_path: Path
 ) -> None:
@@ -145,8 +207,8 @@ def test_what_is_whole_before_damage_is_given(
     other.close()
 
 
-def spoil(target: Repository, store: Watched, point: Point, number: int) -> None:
-    """Flip a bit in the blob of a chunk."""
+def spoil(target: Repository, store: Watched, point: Point, number: int) -> bytes:
+    """Flip a bit in the blob of a chunk, where it is looked for first; return the pack's name."""
     opened = target._open()
     (chunk,) = target._reader(point, "vda").map.ids(number, number + 1)
     place = opened.store.locate([chunk])[chunk][0]
@@ -155,6 +217,7 @@ def spoil(target: Repository, store: Watched, point: Point, number: int) -> None
     data[place.offset + 100] ^= 1
     store.delete(key)
     store.put(key, bytes(data))
+    return place.pack
 
 
 def test_verify_reads_each_chunk_once(
@@ -187,6 +250,47 @@ def test_verify_joins_what_is_lost_side_by_side(
     found = [(each.offset // CHUNK, each.length // CHUNK) for each in other.verify([point], lambda size: None)]
     assert found == [(7, 1), (30, 1), (31, 1)]  # each for a reason of its own: its place in the pack
     other.close()
+
+
+def suspects(target: Repository) -> set[bytes]:
+    return {name for name, pack in target._open().cache.packs().items() if pack.suspect}
+
+
+def test_a_damaged_pack_is_suspect_though_its_chunk_is_elsewhere_and_another_one_is_lost(
+    lab: FakeHypervisor, target: Repository, store: Watched, tmp_path: Path
+) -> None:
+    lab.guests["web"].disks["vda"].data[:] = noise(CHUNKS * CHUNK, 1)
+    with (
+        contextlib.closing(repository(store, tmp_path / "twin", chunk_size=CHUNK)) as twin,
+        target.writer() as one,
+        twin.writer() as two,
+    ):
+        for writer in (one, two):  # neither finds what the other one stores
+            work = BackUp(lab, "lab", "nightly", target.id, writer, Quiesce.TRY, threading.Event(), lambda _: None)
+            work.run(lab.machines()[0], None)
+    guest(lab, "more", noise(CHUNKS * CHUNK, 1) + noise(CHUNK, 3))
+    point = back_up(target, lab, "more")
+    with contextlib.closing(again(store, tmp_path)) as other:
+        hurt = {spoil(other, store, point, number) for number in (5, CHUNKS)}
+        found = [each.offset // CHUNK for each in other.verify([point], lambda size: None)]
+        assert found == [CHUNKS]
+        assert len(hurt) == 2
+        assert suspects(other) == hurt
+
+
+def test_an_index_entry_that_is_wrong_in_the_cache_makes_no_pack_suspect(
+    lab: FakeHypervisor, target: Repository, store: Watched, tmp_path: Path
+) -> None:
+    point = back_up(target, lab, "web")
+    target.close()
+    (file,) = tmp_path.glob("*.sqlite")
+    with contextlib.closing(sqlite3.connect(file)) as cache, cache:
+        moved = cache.execute("UPDATE chunks SET start = start + 1 WHERE kind = ?", (ChunkKind.DATA,))
+        assert moved.rowcount == CHUNKS + 1
+    with contextlib.closing(again(store, tmp_path)) as other:
+        blocks = list(other.read(point, "vda", [Range(0, CHUNKS * CHUNK)]))
+        assert bytes(blocks[0].data) == noise(CHUNKS * CHUNK, 1)
+        assert suspects(other) == set()
 
 
 def test_groups_are_of_one_pack_near_together_and_bounded() -> None:

@@ -117,7 +117,7 @@ class DiskReader:
             last = end
             if size >= _WINDOW or len(window) >= _RANGES:
                 yield _Window(window, size)
-                window, size = [], 0
+                window, size, last = [], 0, 0
         if window:
             yield _Window(window, size)
 

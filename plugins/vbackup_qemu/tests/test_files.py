@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
 import random
@@ -14,6 +16,8 @@ import pytest
 
 from vbackup.api import NoSpace, Run
 from vbackup_qemu import qcow2file, rawfile
+from vbackup_qemu.host import LocalHost
+from vbackup_qemu.sink import ImageSink
 from vbackup_qemu.window import joined
 
 CLUSTER = 64 << 10
@@ -90,6 +94,29 @@ def test_a_full_file_system_is_no_space(tmpfs: Path, kind: str) -> None:
 
 def _write_qcow2(size: int, path: Path, data: Iterator[Run], label: str) -> None:
     qcow2file.write(path, size, data, label)
+
+
+@pytest.mark.parametrize("kind", ["raw", "qcow2"])
+def test_no_space_that_only_the_close_tells_of_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """As with NFS: what was written has not been sent before."""
+    path = tmp_path / "disk"
+    path.touch()
+    close = os.close
+
+    def tell_late(descriptor: int) -> None:
+        name = Path(f"/proc/self/fd/{descriptor}").readlink()
+        mode = fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE
+        close(descriptor)
+        if name == path and mode == os.O_WRONLY:
+            raise OSError(errno.EDQUOT, "Disk quota exceeded")
+
+    sink = ImageSink(LocalHost(), path, kind, 512, zeroed=True, sockets=tmp_path, label="web/vda")
+    monkeypatch.setattr(os, "close", tell_late)
+    with pytest.raises(NoSpace, match="web/vda: writing"):
+        sink.write([Run(0, 512, b"x" * 512)])
+    assert not sink.is_complete
 
 
 def test_small_runs_are_joined_for_a_server() -> None:

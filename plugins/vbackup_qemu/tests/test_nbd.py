@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from vbackup.api import CaptureLost, Extent, Kind, NoSpace, Range, Run, Unavailable, Unsupported, split
 from vbackup_qemu import connection, image, libnbd
 from vbackup_qemu.host import LocalHost
-from vbackup_qemu.nbd import ALLOCATION, NbdClient, allocation, bitmap_context, changed, dirty
+from vbackup_qemu.nbd import ALLOCATION, MAX_STATUS, NbdClient, allocation, bitmap_context, changed, dirty
 from vbackup_qemu.server import serve
 
 MIB = 1 << 20
@@ -274,6 +274,24 @@ def test_short_replies_are_asked_for_again(sockets: Path) -> None:
     with nbdkit(sockets, "eval", size, pread, "can_extents=exit 0", script) as (path, _), NbdClient(path) as client:
         assert list(client.status(ALLOCATION, [Range(100 * 512, 1 << 17)])) == [(51200, BLOCK, 3), (116736, BLOCK, 3)]
         assert list(allocation(client)) == [Extent(0, 8 * MIB, Kind.ZERO)]
+
+
+def test_a_status_that_is_left_early_leaves_nothing_behind(tmp_path: Path, sockets: Path) -> None:
+    path = tmp_path / "disk.raw"
+    path.touch()
+    os.truncate(path, 16 * MAX_STATUS)
+    with serve(LocalHost(), path, "raw", sockets=sockets) as socket, NbdClient(socket) as client:
+        for _ in range(5):
+            extents = client.status(ALLOCATION)
+            assert next(extents)[0] == 0
+            extents.close()  # type: ignore[attr-defined]
+        connection = client._of_context[ALLOCATION]
+        assert connection._under_way
+        connection.settle()
+        assert not connection._under_way
+        assert not connection._answers
+        assert not connection._asked
+        assert list(allocation(client)) == [Extent(0, client.size, Kind.ZERO)]
 
 
 def test_a_hole_that_is_not_zero_is_data(sockets: Path) -> None:
