@@ -109,12 +109,12 @@ class Child:
         now = time.monotonic()
         self._resume_at = now + RETRY
         try:
-            run = self._owed.run
-            if run is not None and not (resume(self._job.machine, run) and now >= self._resume_until):
-                return
-            is_ours = self._is_given_up or self._parent.is_gone
-            if run is not None and is_ours:  # else our parent may come to pause it yet, and resumes it itself
-                self._owed.settle()
+            with self._owed.held() as run:
+                if run is not None and not (resume(self._job.machine, run) and now >= self._resume_until):
+                    return
+                is_ours = self._is_given_up or self._parent.is_gone
+                if run is not None and is_ours:  # else our parent may come to pause it yet, and resumes it itself
+                    self._owed.settle()
         except VBackupError:
             return
         self._resume_at = None

@@ -6,11 +6,16 @@ means one thing: while it is there nobody has; whoever has removes it. A machine
 
 from __future__ import annotations
 
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from vbackup.api import NotFound
 from vbackup_qemu.host import LocalHost, sync_directory, translated
+
+_LONGEST = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,23 +24,39 @@ class Owed:
 
     path: Path
 
-    @property
-    def run(self) -> str | None:
-        """The run of the machine that is to be resumed (`pause.run_of`), None when nothing is owed any more.
+    @contextmanager
+    def held(self) -> Iterator[str | None]:
+        """Give the run of the machine that is to be resumed (`pause.run_of`), None when nothing is owed any more.
 
-        Raises: `Unavailable`, `AccessDenied`.
+        Until the end nobody else resumes the machine by it, or removes it: a later run, which does so before it pauses
+        the machine itself, would be resumed in the midst of its work. Raises: `Unavailable`, `AccessDenied`.
         """
+        with translated(f"holding {self.path}"):
+            try:
+                descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+            except FileNotFoundError:
+                descriptor = -1
+        if descriptor < 0:
+            yield None
+            return
         try:
-            return LocalHost().read_file(self.path).decode()
-        except NotFound:
-            return None
+            with translated(f"holding {self.path}"):
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+                is_there = os.fstat(descriptor).st_nlink > 0
+                run = os.read(descriptor, _LONGEST).decode()
+            yield run if is_there else None
+        finally:
+            os.close(descriptor)
 
     def make(self, run: str) -> None:
         """Make the mark; durable on return. Raises: `NoSpace`, `Unavailable`, `AccessDenied`."""
         LocalHost().write_file(self.path, run.encode())
 
     def settle(self) -> None:
-        """Remove it: the machine goes on, or is off. Durable on return. Raises: `Unavailable`, `AccessDenied`."""
+        """Remove it, holding it: the machine goes on, or is off. Durable on return.
+
+        Raises: `Unavailable`, `AccessDenied`.
+        """
         LocalHost().remove_tree(self.path)
         with translated(f"removing {self.path}"):
             sync_directory(self.path.parent)

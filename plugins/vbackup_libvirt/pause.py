@@ -59,8 +59,7 @@ class Pause:
         """
         if not self._run:  # we have not come to it
             return
-        if resume(self._machine, self._run) and not self._is_unknown:
-            self._owed.settle()
+        if self._resumed():
             self._guard.resumed()
             entry = self._journal.entry
             earlier = () if entry is None else tuple(name for name in entry.paused if name != self._name)
@@ -71,6 +70,13 @@ class Pause:
             "the machine may be paused: libvirt did not answer when it was to be resumed; that is tried for an hour, "
             "by each sweep, and by the next backup"
         )
+
+    def _resumed(self) -> bool:
+        with self._owed.held():
+            is_resumed = resume(self._machine, self._run) and not self._is_unknown
+            if is_resumed:
+                self._owed.settle()
+            return is_resumed
 
     @property
     def took_too_long(self) -> bool:
@@ -102,12 +108,12 @@ def run_of(machine: Machine) -> str:
 def settle(machine: Machine, owed: Owed) -> bool:
     """Resume a machine if that is still owed to it; whether it is not any more."""
     try:
-        run = owed.run
-        if run is None:
-            return True
-        if not resume(machine, run):
-            return False
-        owed.settle()
+        with owed.held() as run:
+            if run is None:
+                return True
+            if not resume(machine, run):
+                return False
+            owed.settle()
     except VBackupError:
         return False
     return True

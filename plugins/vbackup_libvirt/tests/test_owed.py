@@ -22,6 +22,7 @@ from vbackup_libvirt.hypervisor import Libvirt
 from vbackup_libvirt.job import BackupJob, new_directory
 from vbackup_libvirt.journal import CaptureEntry
 from vbackup_libvirt.node import Machine
+from vbackup_libvirt.owed import Owed
 from vbackup_libvirt.pause import Pause
 
 from .conftest import OWNER, guards
@@ -103,7 +104,8 @@ def test_a_mark_ends_with_the_run(hypervisor: Libvirt, running: Guest) -> None:
     running.destroy()
     running.start(paused=True)
     assert pause.settle(machine, owed)
-    assert owed.run is None
+    with owed.held() as run:
+        assert run is None
     assert not is_running(running)
     owed.make(pause.run_of(machine))
     assert pause.settle(machine, owed)
@@ -134,3 +136,23 @@ def test_a_pause_that_comes_late(hypervisor: Libvirt, running: Guest, monkeypatc
         assert journal.entry is not None
         assert journal.entry.paused == (job.scratch.name,)
         until(lambda: running.domain.state()[0] == libvirt.VIR_DOMAIN_RUNNING, "the guard to resume the machine")
+
+
+def test_whoever_comes_second_sees_what_the_first_has_done(tmp_path: Path) -> None:
+    """A guard that reads the mark just before a later run settles it would resume that run's own pause."""
+    mark = Owed(tmp_path / "owed")
+    mark.make("boot 7")
+    seen: list[str | None] = []
+
+    def come_second() -> None:
+        with mark.held() as run:
+            seen.append(run)
+
+    second = threading.Thread(target=come_second)
+    with mark.held() as run:
+        assert run == "boot 7"
+        second.start()
+        assert seen == []
+        mark.settle()
+    second.join()
+    assert seen == [None]
