@@ -3,7 +3,7 @@
 Each capture has one, and most captures need it for nothing. So it is run as a file, and imports little: as a module of
 its package it would begin with all of vbackup, which takes several times as long as all else that it does. What it
 acts by, the module that its argument names, is imported as soon as there is anything to be done, or may soon be, and
-in any case a few seconds after the start: whoever installs another vbackup during a backup shall not find it without.
+in any case a minute after the start: whoever installs another vbackup during a backup shall not find it without.
 
 Standard input: one line of JSON (see `guard`), then words: ``begun`` (the job, or what comes before it), ``frozen``,
 ``thawed``, ``thaw`` (the parent could not), likewise ``paused``, ``resumed``, ``resume``, and ``ended`` (the job). When
@@ -32,7 +32,7 @@ END = "end"
 CONNECTING = 30
 """Seconds that libvirt may take to answer; then the process is no guard, and ends."""
 
-SHORT = 5.0
+SHORT = 60.0
 """Seconds after which a capture is no short one: what it takes to act is not worth saving any more."""
 
 HELD = 0.5

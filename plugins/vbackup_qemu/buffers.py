@@ -11,8 +11,8 @@ import threading
 
 _SIZE = 4 << 20
 """What the engine reads at once where a disk has enough data in one place; other sizes are not kept."""
-_MOST = 24
-"""Buffers that are kept: about what a backup has under way."""
+_MOST = 64
+"""Buffers that are kept: what a dozen disks have under way at once."""
 
 
 def _references(buffers: list[bytearray]) -> list[int]:
