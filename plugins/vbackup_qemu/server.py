@@ -22,7 +22,8 @@ _MAX_SOCKET_PATH = 107  # unix(7): sun_path has 108 bytes, with the null
 # qemu-nbd --fork returns when the server listens; errors are on standard error by then. The pid is read at once: after
 # our death somebody may sweep the directory before the shell gets to run. Without the tunables (mallopt(3)) memory for
 # each request comes from the kernel and goes back to it: 0.4 of 1.1 seconds of a processor for each GiB.
-# One signal is not enough: qemu-nbd forgets what reaches it just when it has begun to listen.
+# One signal is not enough: qemu-nbd forgets what reaches it just when it has begun to listen. It is not the shell's
+# child, so it may stay a zombie, in a container without an init for ever: that has no program any more.
 _LIFELINE = """
 trap '' PIPE
 file=$1; shift
@@ -31,7 +32,7 @@ pid=$(cat "$file") && rm -f -- "$file"
 echo ready
 read -r _
 left=500
-while [ $left -gt 0 ] && kill "$pid" 2>/dev/null; do left=$((left - 1)); sleep 0.02; done
+while kill "$pid" 2>/dev/null && [ -e "/proc/$pid/exe" ] && [ $left -gt 0 ]; do left=$((left - 1)); sleep 0.02; done
 """
 
 # writeback: every file system can, and a restore is flushed before it counts. Zeros come as zeros from us and need no

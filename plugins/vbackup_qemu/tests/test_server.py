@@ -116,6 +116,27 @@ def test_a_server_that_was_killed_ends_the_context_in_order(
             list(client.read([Range(0, 512)]))
 
 
+def test_a_server_that_nobody_reaps_is_not_waited_for(tmp_path: Path, sockets: Path) -> None:
+    """As in a container whose first process is no init. Each wait is a call of a ``sleep`` that counts."""
+    path, waits, counting = tmp_path / "disk.qcow2", tmp_path / "waits", tmp_path / "sleep"
+    image.create(LocalHost(), path, "qcow2", SIZE)
+    counting.write_text(f"#!/bin/sh\necho >>'{waits}'\nexec /bin/sleep $1\n")
+    counting.chmod(0o755)
+    script = f"""
+import ctypes, sys
+from pathlib import Path
+from vbackup_qemu.host import LocalHost
+from vbackup_qemu.server import serve
+PR_SET_CHILD_SUBREAPER = 36
+assert ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1) == 0
+with serve(LocalHost(), '{path}', 'qcow2', sockets=Path('{sockets}')):
+    pass
+"""
+    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    subprocess.run([sys.executable, "-c", script], check=True, env=environment)
+    assert len(waits.read_text().splitlines() if waits.exists() else []) < 100
+
+
 @pytest.mark.parametrize("kind", ["local", "ssh"])
 @pytest.mark.parametrize("connected", [False, True])
 def test_when_we_are_killed_the_server_ends(
