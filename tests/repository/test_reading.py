@@ -302,7 +302,7 @@ def test_groups_are_of_one_pack_near_together_and_bounded() -> None:
         (b"a", 2 * half + 11 + fetch._GAP, 5),
         (b"b", 0, 9),
     ]
-    places = {bytes([number]): Location(pack, b"", at, size, size) for number, (pack, at, size) in enumerate(ends)}
+    places = {bytes([number]): Location(pack, at, size, size, b"") for number, (pack, at, size) in enumerate(ends)}
     assert fetch.grouped(places) == [[b"\0", b"\1"], [b"\2"], [b"\3"], [b"\4"]]
 
 

@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import logging
 import sqlite3
 import threading
-from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -46,13 +46,16 @@ _LOAD = 1 << 22
 
 
 class Location(NamedTuple):
-    """Where a chunk is: its pack's name, its encoded `Origin`, and the blob's place in the pack, in bytes."""
+    """Where a chunk is: its pack's name, the blob's place in the pack, in bytes, and its encoded `Origin`.
+
+    They sort as they lie.
+    """
 
     pack: bytes
-    origin: bytes
     offset: int
     length: int
     size: int
+    origin: bytes
 
 
 class Known(NamedTuple):
@@ -96,7 +99,7 @@ class Cache:
 
     def __init__(self, path: Path | None) -> None:
         self._lock = threading.RLock()
-        self._counts: Counter[int] = Counter()  # of chunks by pack, some time ago
+        self._counts: dict[int, int] = {}  # of chunks by pack, some time ago
         self.epoch = 0
         """Changes when the content is replaced by a temporary, empty one."""
         try:
@@ -210,15 +213,21 @@ class Cache:
 
     def locate(self, ids: Sequence[bytes]) -> dict[bytes, list[Location]]:
         """Return where those of ``ids`` are that are in the cache; places in suspect packs come last."""
-        query = (
-            "SELECT c.id, p.name, o.data, c.start, c.length, c.size FROM chunks c JOIN packs p ON p.number = c.pack "
-            "JOIN origins o ON o.number = c.origin WHERE c.id IN ({}) ORDER BY p.suspect, p.number"
-        )
 
         def select(db: sqlite3.Connection) -> dict[bytes, list[Location]]:
+            with transaction(db, "DEFERRED"):
+                rows = list(_chunks(db, "pack, start, length, size, origin", "id IN ({})", ids))
+                packs = _rows(db, "SELECT number, name, suspect FROM packs", {row[1] for row in rows})
+                origins = _rows(db, "SELECT number, data FROM origins", {row[5] for row in rows})
+            suspect = {number for number, _, is_suspect in packs.values() if is_suspect}
+            if suspect:
+                rows.sort(key=lambda row: row[1] in suspect)
             found: dict[bytes, list[Location]] = {}
-            for row in _selected(db, query, ids):
-                found.setdefault(row[0], []).append(Location(*row[1:]))
+            for chunk, pack, start, length, size, origin in rows:
+                if pack not in packs or origin not in origins:  # in a rotten file only
+                    continue
+                place = Location(packs[pack][1], start, length, size, origins[origin][1])
+                found.setdefault(bytes.fromhex(chunk), []).append(place)
             return found
 
         return self._do(select)
@@ -230,10 +239,11 @@ class Cache:
         def compare(db: sqlite3.Connection) -> bool:
             row = db.execute("SELECT number FROM packs WHERE name = ?", (pack.name,)).fetchone()
             number = int(row[0]) if row else 0
-            query = f"SELECT id, start, length FROM chunks WHERE pack = {number} AND id IN ({{}})"  # noqa: S608
-            same = listed.intersection(_selected(db, query, [entry.id for entry in pack.entries]))
+            ids = [entry.id for entry in pack.entries]
+            stored = _chunks(db, "start, length", f"pack = {number} AND id IN ({{}})", ids)
+            same = listed.intersection((bytes.fromhex(chunk), start, length) for chunk, start, length in stored)
             if number not in self._counts:
-                self._counts = Counter(number for (number,) in db.execute("SELECT pack FROM chunks"))
+                self._counts = dict(db.execute("SELECT pack, count(*) FROM chunks GROUP BY pack"))
                 self._counts.setdefault(number, 0)
             if len(same) == self._counts[number]:
                 return True
@@ -338,7 +348,21 @@ def _unlink(path: Path) -> None:
         Path(f"{path}{suffix}").unlink(missing_ok=True)
 
 
-def _selected(db: sqlite3.Connection, query: str, ids: Sequence[bytes]) -> Iterator[tuple[Any, ...]]:
+def _chunks(db: sqlite3.Connection, columns: str, condition: str, ids: Sequence[bytes]) -> Iterator[list[Any]]:
+    """Yield the ids in hex, and columns of numbers, of the chunks that meet a condition on ``ids``.
+
+    SQLite hands over many as one row: for each row Python's lock is let go, and then waited for while others compute.
+    """
+    query = f"SELECT json_group_array(json_array(hex(id), {columns})) FROM chunks WHERE {condition}"  # noqa: S608
+    for (rows,) in _selected(db, query, ids):
+        yield from json.loads(rows)
+
+
+def _rows(db: sqlite3.Connection, query: str, numbers: Collection[int]) -> dict[int, tuple[Any, ...]]:
+    return {row[0]: row for row in _selected(db, query + " WHERE number IN ({})", list(numbers))}
+
+
+def _selected(db: sqlite3.Connection, query: str, ids: Sequence[bytes] | Sequence[int]) -> Iterator[tuple[Any, ...]]:
     for start in range(0, len(ids), _BATCH):
         part = ids[start : start + _BATCH]
         yield from db.execute(query.format(",".join("?" * len(part))), part)

@@ -72,7 +72,7 @@ class Fetcher:
         failures: dict[bytes, Corrupt] = {}
         with self._cores:
             for chunk in group:
-                _, origin, offset, length, size = places[chunk]
+                _, offset, length, size, origin = places[chunk]
                 blob = data[offset - start : offset - start + length]
                 try:
                     decoded = self._chains.of(origin).decode(kind, chunk, blob, size)
@@ -112,7 +112,8 @@ def grouped(places: Mapping[bytes, Location]) -> list[list[bytes]]:
     """Group chunks that one request can fetch: same pack, near together, ascending."""
     groups: list[list[bytes]] = []
     pack, begin, end = b"", 0, 0
-    for chunk, place in sorted(places.items(), key=_position):
+    for chunk in sorted(places, key=places.__getitem__):
+        place = places[chunk]
         stop = place.offset + place.length
         if place.pack == pack and place.offset - end <= _GAP and stop - begin <= _MOST:
             groups[-1].append(chunk)
@@ -121,7 +122,3 @@ def grouped(places: Mapping[bytes, Location]) -> list[list[bytes]]:
             pack, begin = place.pack, place.offset
         end = stop
     return groups
-
-
-def _position(item: tuple[bytes, Location]) -> tuple[bytes, int]:
-    return item[1].pack, item[1].offset

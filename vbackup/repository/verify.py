@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from typing import NamedTuple
 
 from vbackup.api import Corrupt, Damage, Point, PointDisk
@@ -47,7 +48,8 @@ class Verifier:
         self._progress = progress
         self._good: set[bytes] = set()  # nodes whose whole subtree was read well
         self._seen = Seen()
-        self._packs: set[bytes] = set()  # packs whose own lists were checked
+        self._checks: dict[bytes, Future[Corrupt | None]] = {}  # of packs' own lists
+        self._told: set[bytes] = set()  # packs whose checks were looked at
         self.damage: list[Damage] = []
 
     def check(self, points: Sequence[Point]) -> list[Damage]:
@@ -72,18 +74,19 @@ class Verifier:
         packs: set[bytes] = set()
         try:
             self._read(point, disk, visited, packs)
-            packs |= self._packs_of(visited)
+            packs |= self._check_packs(self._packs_of(visited))
         except Corrupt as error:
             self.damage.append(damage(point, disk.key, 0, disk.size, error))
-        checked = self._store.fetcher.pool.map(self._store.lookout.check_pack, packs - self._packs)
-        wrong = [each for each in checked if each is not None]
+        checked = {name: self._checks[name].result() for name in packs - self._told}
+        wrong = [each for each in checked.values() if each is not None]
         if attempts > 1 and any(isinstance(each, PackGone) for each in wrong):
             del self.damage[before:]
             self._seen = Seen()
+            self._checks = {name: self._checks[name] for name in self._told}
             self._disk(point, disk, attempts - 1)
             return
         self.damage += [damage(point, disk.key, 0, 0, each) for each in wrong]
-        self._packs |= packs
+        self._told |= packs
         if len(self.damage) == before:
             self._good.update(visited)
 
@@ -133,17 +136,23 @@ class Verifier:
 
     def _start(self, shape: Shape, numbers: Sequence[int], ids: Sequence[bytes], packs: set[bytes]) -> _Segment:
         """Begin to read those chunks that were not read before."""
-        wanted: Counter[bytes] = Counter()
-        known = 0
-        for number, chunk in zip(numbers, ids, strict=True):
-            if chunk == ZERO_ID or chunk in self._seen:
-                known += shape.chunk_length(number)
-            else:
-                wanted[chunk] += shape.chunk_length(number)
-        self._progress(known)
+        counts = Counter(ids)
+        counts.pop(ZERO_ID, None)
+        wanted = {chunk: count * shape.chunk for chunk, count in counts.items() if chunk not in self._seen}
+        short = shape.chunk - shape.chunk_length(numbers[-1])
+        if ids[-1] in wanted:
+            wanted[ids[-1]] -= short
+        self._progress(len(ids) * shape.chunk - short - sum(wanted.values()))
         places = {chunk: found[0] for chunk, found in self._store.locate(list(wanted)).items()}
-        packs.update(place.pack for place in places.values())
-        return _Segment(numbers, ids, wanted, self._store.fetcher.start(ChunkKind.DATA, places, keep=False))
+        fetch = self._store.fetcher.start(ChunkKind.DATA, places, keep=False)
+        packs |= self._check_packs({place.pack for place in places.values()})
+        return _Segment(numbers, ids, wanted, fetch)
+
+    def _check_packs(self, packs: set[bytes]) -> set[bytes]:
+        """Begin to check the own lists of packs that were not met before; return ``packs``."""
+        for name in packs - self._checks.keys():
+            self._checks[name] = self._store.fetcher.pool.submit(self._store.lookout.check_pack, name)
+        return packs
 
     def _finish(self, point: Point, disk: PointDisk, shape: Shape, packs: set[bytes], segment: _Segment) -> None:
         left = dict(segment.wanted)
@@ -156,7 +165,7 @@ class Verifier:
             return
         _, failures = self._store.read_carefully(ChunkKind.DATA, list(left))
         self._progress(sum(left.values()))
-        packs |= self._packs_of(list(left))
+        packs |= self._check_packs(self._packs_of(list(left)))
         for number, chunk in zip(segment.numbers, segment.ids, strict=True):
             if chunk in failures:
                 self._lost(point, disk, number * shape.chunk, shape.chunk_length(number), failures[chunk])
