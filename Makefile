@@ -20,7 +20,7 @@ help:
 	@echo "make test    check the code and run all tests"
 	@echo "make setup   install what is missing into this machine and .venv; the others do it by themselves"
 	@echo "make check   ruff, mypy and the import rules; make format puts the layout right"
-	@echo "make bench   measure"
+	@echo "make bench   measure; ROUNDS=2 is quicker"
 	@echo "make bench-check  compare what does not depend on the machine with the baseline; UPDATE=1 makes a new one"
 	@echo "make clean   remove what was made here"
 
@@ -43,7 +43,7 @@ format: setup
 	$(BIN)/ruff format
 
 bench: setup .venv/.bench
-	$(BIN)/python -m tests.bench
+	$(BIN)/python -m tests.bench $(if $(ROUNDS),--rounds $(ROUNDS))
 
 bench-check: setup
 	@$(BIN)/python -m tests.bench.counts $(if $(UPDATE),--update)
