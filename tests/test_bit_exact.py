@@ -16,12 +16,12 @@ import libvirt
 import pytest
 from blake3 import blake3
 
-from tests.lab.domain import Disk
-from tests.lab.fixtures import GuestFactory
-from tests.lab.guest import Guest
 from tests.servers.stores import REMOTE, MakeStore
 from tests.support import back_up, digest, repository
 from vbackup.api import Hypervisor, HypervisorContext, Point
+from vbackup.testing.lab.domain import Disk
+from vbackup.testing.lab.factory import GuestFactory
+from vbackup.testing.lab.guest import Guest
 from vbackup_image.plugin import ImageHypervisor
 from vbackup_libvirt.hypervisor import Libvirt
 

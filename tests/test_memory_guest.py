@@ -8,8 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.lab.fixtures import GuestFactory
-from tests.lab.libvirtd import until
+from vbackup.testing.lab.factory import GuestFactory
+from vbackup.testing.lab.libvirtd import until
 
 VBACKUP = Path(sys.executable).with_name("vbackup")
 COUNTER = "i=0; while true; do i=$((i + 1)); echo $i >>/run/counts; usleep 20000; done"

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from tests.lab.libvirtd import until
 from tests.servers.stores import REMOTE, MakeStore, Server
 from tests.support import noise
+from vbackup.testing.lab.libvirtd import until
 from vbackup_iscsi.options import IscsiOptions
 
 VBACKUP = Path(sys.executable).with_name("vbackup")

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tests.bench.context import Context
 from tests.bench.goals import Report, goals
-from tests.lab.libvirtd import Libvirtd
+from vbackup.testing.lab.libvirtd import Libvirtd
 
 PARTS = ("peers", "startup", "many", "guest_effect", "random_reads", "latency")
 """Modules with ``run(context) -> Report``."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.lab.libvirtd import Libvirtd
+from vbackup.testing.lab.libvirtd import Libvirtd
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ import threading
 import time
 from collections.abc import Iterator
 
-from tests.lab.libvirtd import until
 from tests.servers.daemon import Daemons, free_port
+from vbackup.testing.lab.libvirtd import until
 
 _PIECE = 256 << 10
 _MOST_PIECES = 1024

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 
-from tests.lab.guest import Guest
+from vbackup.testing.lab.guest import Guest
 
 MIB = 1 << 20
 BLOCK = 4 << 10

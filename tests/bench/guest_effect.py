@@ -24,10 +24,10 @@ from tests.bench.goals import Report, at_least, median
 from tests.bench.machines import MIB, forget, programs
 from tests.bench.measure import cost, table
 from tests.bench.site import Site
-from tests.lab.build import GuestFiles, guest_files
-from tests.lab.domain import Disk, Machine
-from tests.lab.guest import Guest, copy_disk
-from tests.lab.libvirtd import until
+from vbackup.testing.lab.build import GuestFiles, guest_files
+from vbackup.testing.lab.domain import Disk, Machine
+from vbackup.testing.lab.guest import Guest, copy_disk
+from vbackup.testing.lab.libvirtd import until
 
 SIZE = 1536 * MIB
 WRITTEN = 256

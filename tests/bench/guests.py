@@ -22,7 +22,7 @@ from pathlib import Path
 
 from tests.bench import database, difference
 from tests.bench.measure import noise
-from tests.lab.build import CACHE
+from vbackup.testing.lab.build import CACHE
 
 MIB = 1 << 20
 LOG = "Nov 23 02:{:02d}:{:02d} guest systemd[1]: Started session {} of user operator, pid {}.\n"

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import libvirt
 
-from tests.lab.libvirtd import until
+from vbackup.testing.lab.libvirtd import until
 
 
 @contextmanager

@@ -6,9 +6,9 @@ import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tests.lab.domain import Disk, Machine
-from tests.lab.guest import Guest
-from tests.lab.libvirtd import Libvirtd
+from vbackup.testing.lab.domain import Disk, Machine
+from vbackup.testing.lab.guest import Guest
+from vbackup.testing.lab.libvirtd import Libvirtd
 
 MIB = 1 << 20
 _SOURCES = ("/usr/lib/x86_64-linux-gnu", "/usr/bin", "/usr/share", "/usr/lib")

@@ -12,7 +12,7 @@ from tests.bench.goals import Report, at_least, at_most, median
 from tests.bench.machines import MIB, forget, off, programs
 from tests.bench.measure import Cost, cost, table
 from tests.bench.site import Site
-from tests.lab.guest import Guest
+from vbackup.testing.lab.guest import Guest
 
 MANY = 8
 SIZE = 192 * MIB

@@ -15,12 +15,12 @@ from pathlib import Path
 from tests.bench.context import Context
 from tests.bench.delay import answers, delayed
 from tests.bench.machines import MIB, programs
-from tests.lab.libvirtd import until
 from tests.servers.daemon import Daemons
 from tests.support import repository
 from vbackup.api import Kind, Range, align, split
 from vbackup.engine.copy import READ_SIZE, DiskCopy
 from vbackup.repository.layout import DEFAULT_CHUNK_SIZE
+from vbackup.testing.lab.libvirtd import until
 from vbackup_local.transport import Local, LocalOptions
 from vbackup_qemu import image
 from vbackup_qemu.host import LocalHost

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from tests.bench.measure import Cost, noise, table
 from tests.bench.site import Site
-from tests.lab.domain import Disk, Machine
-from tests.lab.guest import Guest
-from tests.lab.libvirtd import Libvirtd
+from vbackup.testing.lab.domain import Disk, Machine
+from vbackup.testing.lab.guest import Guest
+from vbackup.testing.lab.libvirtd import Libvirtd
 
 SIZES = {"10 GiB": 10 << 30, "1 TiB": 1 << 40}
 BLOCK = 64 << 10

@@ -14,12 +14,12 @@ from typing import Any
 import libvirt
 import pytest
 
-from tests.lab.domain import Disk
-from tests.lab.fixtures import GuestFactory
-from tests.lab.guest import Guest
-from tests.lab.libvirtd import until
 from tests.servers.stores import MakeStore, Store
 from tests.vcsim.simulator import Simulator
+from vbackup.testing.lab.domain import Disk
+from vbackup.testing.lab.factory import GuestFactory
+from vbackup.testing.lab.guest import Guest
+from vbackup.testing.lab.libvirtd import until
 
 SIZE = 8 << 20
 

@@ -11,11 +11,11 @@ import subprocess
 import sys
 
 from tests.demo.story import Story
-from tests.lab import build
-from tests.lab.domain import Disk, Machine
-from tests.lab.guest import Guest, copy_disk
-from tests.lab.libvirtd import Libvirtd, until
-from tests.lab.namespace import LabError
+from vbackup.testing.lab import build
+from vbackup.testing.lab.domain import Disk, Machine
+from vbackup.testing.lab.guest import Guest, copy_disk
+from vbackup.testing.lab.libvirtd import Libvirtd, until
+from vbackup.testing.lab.namespace import LabError
 
 NAME, COPY = "demo-guest", "demo-restored"
 CONFIG = """\

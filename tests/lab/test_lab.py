@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab.domain import Disk
-from tests.lab.fixtures import GuestFactory
-from tests.lab.libvirtd import Libvirtd, until
-from tests.lab.namespace import LabError
+from vbackup.testing.lab.domain import Disk
+from vbackup.testing.lab.factory import GuestFactory
+from vbackup.testing.lab.libvirtd import Libvirtd, until
+from vbackup.testing.lab.namespace import LabError
 
 pytestmark = pytest.mark.guest
 
@@ -82,9 +82,9 @@ def test_a_machine_with_uefi_and_tpm_starts_and_leaves_nothing(make_guest: Guest
 
 _ABANDONED = """
 import os, pathlib, signal, sys
-from tests.lab.domain import Disk, Machine
-from tests.lab.guest import Guest
-from tests.lab.libvirtd import Libvirtd
+from vbackup.testing.lab.domain import Disk, Machine
+from vbackup.testing.lab.guest import Guest
+from vbackup.testing.lab.libvirtd import Libvirtd
 with Libvirtd() as libvirtd:
     guest = Guest.define(libvirtd, Machine("abandoned", pathlib.Path(sys.argv[1]), (Disk("vda"),)))
     guest.start(paused=True)

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from tests.lab.build import CACHE, bootable_disks
+from vbackup.testing.lab.build import CACHE, bootable_disks
 
 PACKAGES = ("shim-signed", "grub-efi-amd64-signed")
 GRUB = """search --no-floppy --file --set=root /vmlinuz

@@ -15,14 +15,14 @@ from typing import Self
 
 
 class Daemons:
-    """A directory and the daemons that live in it, under a keeper; see `tests.lab.keeper`. A context manager."""
+    """A directory and the daemons that live in it, under `vbackup.testing.lab.keeper`. A context manager."""
 
     def __init__(self, name: str) -> None:
         self.root = Path(tempfile.mkdtemp(prefix=f"vbackup-{name}-", dir="/var/tmp"))
         """Gone in the end. On a real disk: servers of files need extended attributes, handles or direct I/O."""
         with (self.root / "log").open("w") as log:
             self._keeper = subprocess.Popen(
-                [sys.executable, "-m", "tests.lab.keeper", str(self.root)],
+                [sys.executable, "-m", "vbackup.testing.lab.keeper", str(self.root)],
                 cwd=Path(__file__).parents[2],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from tests.lab.libvirtd import until
 from tests.servers.daemon import Daemons, free_port, listens, run
 from tests.servers.processes import end_family, freeze, thaw
+from vbackup.testing.lab.libvirtd import until
 
 USER = "root"
 PASSWORD = "correct horse battery"

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from tests.lab.libvirtd import until
 from tests.servers.daemon import Daemons, free_port, listens, run
 from tests.servers.processes import end_family, freeze, thaw
+from vbackup.testing.lab.libvirtd import until
 
 PASSWORD = "correct horse battery"
 _SSHD = shutil.which("sshd") or "/usr/sbin/sshd"

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from tests.lab import build
-from tests.lab.fixtures import GuestFactory
 from tests.vcsim.simulator import Simulator
+from vbackup.testing.lab import build
+from vbackup.testing.lab.factory import GuestFactory
 
 VBACKUP = Path(sys.executable).with_name("vbackup")
 POOL = "/DC0/host/DC0_C0/Resources"

@@ -9,11 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.lab.domain import Disk
-from tests.lab.fixtures import GuestFactory
 from tests.support import noise
 from tests.vcsim.simulator import Simulator
 from tests.vsphere.test_across import POOL, VBACKUP
+from vbackup.testing.lab.domain import Disk
+from vbackup.testing.lab.factory import GuestFactory
 
 CONFIG = """
 hypervisors:

@@ -9,6 +9,7 @@ import pytest
 if TYPE_CHECKING:
     from vbackup.testing.transports import MemoryTransport
 
+pytest_plugins = ("vbackup.testing.lab.fixtures",)
 pytest.register_assert_rewrite("vbackup.testing.transport_contract", "vbackup.testing.codec_contract")
 
 

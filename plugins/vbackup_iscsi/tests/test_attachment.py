@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab.libvirtd import until
 from tests.servers.daemon import end
 from vbackup.api import AccessDenied, Busy, Level, NotFound, Unavailable
+from vbackup.testing.lab.libvirtd import until
 from vbackup.testing.transport_contract.base import patiently
 from vbackup_iscsi.options import Timing
 

@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from tests.lab.libvirtd import Libvirtd
 from vbackup.api import (
     Capture,
     CaptureRequest,
@@ -28,6 +27,7 @@ from vbackup.api import (
     cover,
     split,
 )
+from vbackup.testing.lab.libvirtd import Libvirtd
 from vbackup_libvirt.hypervisor import Libvirt
 from vbackup_libvirt.options import LibvirtOptions
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab.domain import Disk
-from tests.lab.fixtures import GuestFactory
-from tests.lab.guest import Guest, copy_disk
 from tests.lab.uefi import uefi_disk
 from vbackup.api import NativeDocument, RestoreRequest
+from vbackup.testing.lab.domain import Disk
+from vbackup.testing.lab.factory import GuestFactory
+from vbackup.testing.lab.guest import Guest, copy_disk
 from vbackup_libvirt.hypervisor import Libvirt
 
 from .conftest import Copy, backup, restore

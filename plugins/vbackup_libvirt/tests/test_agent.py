@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.lab.fixtures import GuestFactory
 from vbackup.api import NotFound, Unsupported
+from vbackup.testing.lab.factory import GuestFactory
 from vbackup_libvirt.hypervisor import Libvirt
 
 from .conftest import Hypervisors

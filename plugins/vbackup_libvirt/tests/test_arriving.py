@@ -9,8 +9,6 @@ from xml.etree.ElementTree import Element
 
 import pytest
 
-from tests.lab.fixtures import GuestFactory
-from tests.lab.libvirtd import Libvirtd
 from vbackup.api import (
     AlreadyExists,
     ClockOffset,
@@ -25,6 +23,8 @@ from vbackup.api import (
     RestoreRequest,
     Unsupported,
 )
+from vbackup.testing.lab.factory import GuestFactory
+from vbackup.testing.lab.libvirtd import Libvirtd
 from vbackup_libvirt import across, convert
 from vbackup_libvirt.capabilities import Capabilities
 from vbackup_libvirt.hypervisor import Libvirt

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab.fixtures import GuestFactory
-from tests.lab.libvirtd import Libvirtd
 from vbackup.api import ConfigError, Level, Unavailable
+from vbackup.testing.lab.factory import GuestFactory
+from vbackup.testing.lab.libvirtd import Libvirtd
 from vbackup_libvirt.hypervisor import Libvirt
 from vbackup_libvirt.node import host_of
 

@@ -8,7 +8,6 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from tests.lab.fixtures import GuestFactory
 from vbackup.api import (
     Corrupt,
     MachineDescription,
@@ -17,6 +16,7 @@ from vbackup.api import (
     RestoreRequest,
     Run,
 )
+from vbackup.testing.lab.factory import GuestFactory
 from vbackup_libvirt import document, identity, state
 from vbackup_libvirt.describe import describe
 from vbackup_libvirt.hypervisor import Libvirt

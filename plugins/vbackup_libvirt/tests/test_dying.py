@@ -11,8 +11,8 @@ from pathlib import Path
 import libvirt
 import pytest
 
-from tests.lab.fixtures import GuestFactory
-from tests.lab.libvirtd import until
+from vbackup.testing.lab.factory import GuestFactory
+from vbackup.testing.lab.libvirtd import until
 from vbackup_libvirt.hypervisor import Libvirt
 
 from .conftest import MIB, OWNER, backup

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab.fixtures import GuestFactory
-from tests.lab.libvirtd import Libvirtd
 from vbackup.api import CaptureRequest, Level, Quiesce, RestoreRequest
+from vbackup.testing.lab.factory import GuestFactory
+from vbackup.testing.lab.libvirtd import Libvirtd
 from vbackup_qemu.host import SshHost
 from vbackup_qemu.tests.conftest import ssh, sshd  # noqa: F401 - fixtures
 

@@ -16,11 +16,11 @@ from pathlib import Path
 import libvirt
 import pytest
 
-from tests.lab.domain import Disk
-from tests.lab.fixtures import GuestFactory
-from tests.lab.guest import Guest
-from tests.lab.libvirtd import Libvirtd, until
 from vbackup.api import Busy, CaptureLost, CaptureRequest, NoSpace, Quiesce, Range, Unavailable
+from vbackup.testing.lab.domain import Disk
+from vbackup.testing.lab.factory import GuestFactory
+from vbackup.testing.lab.guest import Guest
+from vbackup.testing.lab.libvirtd import Libvirtd, until
 from vbackup_libvirt.hypervisor import Libvirt
 from vbackup_libvirt.job import BackupJob
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from tests.lab.fixtures import GuestFactory
-from tests.lab.guest import Guest
-from tests.lab.libvirtd import Libvirtd, until
 from vbackup.api import CaptureRequest, GuestError, Quiesce, RestoreRequest, Unavailable
+from vbackup.testing.lab.factory import GuestFactory
+from vbackup.testing.lab.guest import Guest
+from vbackup.testing.lab.libvirtd import Libvirtd, until
 from vbackup_libvirt.hypervisor import Libvirt
 from vbackup_libvirt.job import BackupJob
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import libvirt
 import pytest
 
-from tests.lab.domain import Disk
-from tests.lab.fixtures import GuestFactory
-from tests.lab.guest import Guest
+from vbackup.testing.lab.domain import Disk
+from vbackup.testing.lab.factory import GuestFactory
+from vbackup.testing.lab.guest import Guest
 from vbackup_libvirt.hypervisor import Libvirt
 
 from .conftest import MIB, Copy, backup

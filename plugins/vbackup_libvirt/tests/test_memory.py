@@ -8,11 +8,11 @@ from pathlib import Path
 import libvirt
 import pytest
 
-from tests.lab.domain import Disk
-from tests.lab.fixtures import GuestFactory
-from tests.lab.guest import Guest
-from tests.lab.libvirtd import until
 from vbackup.api import CaptureRequest, GuestError, Quiesce, RestoreRequest
+from vbackup.testing.lab.domain import Disk
+from vbackup.testing.lab.factory import GuestFactory
+from vbackup.testing.lab.guest import Guest
+from vbackup.testing.lab.libvirtd import until
 from vbackup_libvirt import scratch
 from vbackup_libvirt.hypervisor import Libvirt
 from vbackup_libvirt.job import BackupJob

@@ -12,10 +12,10 @@ from xml.etree import ElementTree as ET
 import libvirt
 import pytest
 
-from tests.lab.domain import Disk
-from tests.lab.fixtures import GuestFactory
-from tests.lab.guest import Guest
 from vbackup.api import AlreadyExists, Busy, Capture, CaptureRequest, RestoreDisk, RestoreRequest, VBackupError
+from vbackup.testing.lab.domain import Disk
+from vbackup.testing.lab.factory import GuestFactory
+from vbackup.testing.lab.guest import Guest
 from vbackup_libvirt.hypervisor import Libvirt
 
 from .conftest import MIB, OWNER, Copy, backup, restore, runs

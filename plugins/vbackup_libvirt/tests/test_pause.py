@@ -15,9 +15,9 @@ from pathlib import Path
 import libvirt
 import pytest
 
-from tests.lab.fixtures import GuestFactory
-from tests.lab.guest import Guest
-from tests.lab.libvirtd import until
+from vbackup.testing.lab.factory import GuestFactory
+from vbackup.testing.lab.guest import Guest
+from vbackup.testing.lab.libvirtd import until
 from vbackup_libvirt import pause
 from vbackup_libvirt.hypervisor import Libvirt
 

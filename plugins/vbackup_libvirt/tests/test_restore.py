@@ -8,11 +8,11 @@ from pathlib import Path
 import libvirt
 import pytest
 
-from tests.lab.domain import Disk
-from tests.lab.fixtures import GuestFactory
-from tests.lab.guest import Guest
-from tests.lab.libvirtd import Libvirtd
 from vbackup.api import AlreadyExists, Busy, NoSpace, NotFound, RestoreDisk, RestoreRequest
+from vbackup.testing.lab.domain import Disk
+from vbackup.testing.lab.factory import GuestFactory
+from vbackup.testing.lab.guest import Guest
+from vbackup.testing.lab.libvirtd import Libvirtd
 from vbackup_libvirt.hypervisor import Libvirt
 
 from .conftest import MIB, OTHER_OWNER, OWNER, Copy, backup, restore, runs

@@ -13,10 +13,10 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from pydantic import ValidationError
 
-from tests.lab.libvirtd import until
 from tests.servers.daemon import Daemons
 from tests.servers.sshd import PASSWORD, Sshd
 from vbackup.api import AccessDenied, ConfigError, Level, SecretRef, Unavailable, Unsupported
+from vbackup.testing.lab.libvirtd import until
 from vbackup_sftp.loop import run
 
 WRONG = "staple horse wrong"

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from pyVmomi import vim
 
-from tests.lab.libvirtd import until
 from tests.vcsim.simulator import Simulator
 from vbackup.api import NoSpace, Unavailable, VBackupError
+from vbackup.testing.lab.libvirtd import until
 from vbackup_vsphere.lease import Lease
 from vbackup_vsphere.session import Session
 

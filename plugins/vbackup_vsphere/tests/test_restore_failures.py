@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from tests.lab.libvirtd import until
 from tests.vcsim.simulator import Simulator
 from vbackup.api import (
     AccessDenied,
@@ -29,6 +28,7 @@ from vbackup.api import (
     Unsupported,
     VBackupError,
 )
+from vbackup.testing.lab.libvirtd import until
 from vbackup_vsphere.restore import restore
 
 from .restores import MIB, VCenter, contents, finish, libvirt_machine, runs, wanted, write

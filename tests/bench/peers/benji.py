@@ -13,7 +13,7 @@ from pathlib import Path
 from tests.bench.peers.meter import Spent, spend
 from tests.bench.peers.night import Night
 from tests.bench.peers.tool import Tool
-from tests.lab.build import CACHE
+from vbackup.testing.lab.build import CACHE
 
 PLACE = CACHE / "benji"
 RELEASE = "benji==0.17.0"

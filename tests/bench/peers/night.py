@@ -20,9 +20,9 @@ from tests.bench import difference
 from tests.bench.guests import Disks
 from tests.bench.measure import stored
 from tests.bench.peers.result import Result
-from tests.lab.domain import Disk, Machine
-from tests.lab.guest import Guest
-from tests.lab.libvirtd import Libvirtd
+from vbackup.testing.lab.domain import Disk, Machine
+from vbackup.testing.lab.guest import Guest
+from vbackup.testing.lab.libvirtd import Libvirtd
 
 if TYPE_CHECKING:
     from tests.bench.peers.meter import Spent

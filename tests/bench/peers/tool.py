@@ -9,7 +9,7 @@ from tests.bench.peers.meter import Spent
 
 if TYPE_CHECKING:
     from tests.bench.peers.night import Night
-    from tests.lab.guest import Guest
+    from vbackup.testing.lab.guest import Guest
 
 
 class Tool:

@@ -18,8 +18,8 @@ from typing import Self
 
 import libvirt
 
-from tests.lab import namespace
-from tests.lab.namespace import LabError
+from vbackup.testing.lab import namespace
+from vbackup.testing.lab.namespace import LabError
 
 QEMU_CONF = """\
 user = "root"
@@ -87,8 +87,7 @@ class Libvirtd:
         Path("/etc/libvirt/libvirtd.conf").write_text(LIBVIRTD_CONF)
         with (self.root / "keeper.log").open("w") as log:
             self._keeper = subprocess.Popen(
-                [sys.executable, "-m", "tests.lab.keeper", str(self.root), "--libvirt"],
-                cwd=Path(__file__).parents[2],
+                [sys.executable, "-m", "vbackup.testing.lab.keeper", str(self.root), "--libvirt"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,

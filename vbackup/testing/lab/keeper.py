@@ -1,9 +1,9 @@
 """Keeps the lab's daemons and machines, and ends them all when the process that asked for them is gone.
 
-Run as a program: ``python -m tests.lab.keeper DIR [--libvirt]``. Each line of standard input is a JSON list, the
-command to start; the answer is its process id. At the end of the input (closed, or its writer killed in whatever way)
-every descendant is killed, also those that daemonized, and DIR is removed; with ``--libvirt`` so are its mounts over
-libvirt's directories.
+Run as a program: ``python -m vbackup.testing.lab.keeper DIR [--libvirt]``. Each line of standard input is a JSON list,
+the command to start; the answer is its process id. At the end of the input (closed, or its writer killed in whatever
+way) every descendant is killed, also those that daemonized, and DIR is removed; with ``--libvirt`` so are its mounts
+over libvirt's directories.
 
 It is a child subreaper (prctl(2)): what a dead daemon leaves behind becomes its child, so nothing escapes, and nothing
 else than what was started here is ever touched.
@@ -21,7 +21,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.lab import namespace
+from vbackup.testing.lab import namespace
 
 PR_SET_CHILD_SUBREAPER = 36
 

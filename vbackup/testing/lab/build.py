@@ -19,7 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 HERE = Path(__file__).parent
-CACHE = HERE.parents[1] / ".lab"
+CACHE = Path(
+    os.environ.get("VBACKUP_LAB") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "vbackup-lab"
+)
+"""Where guests are kept that were built."""
 MODULES = ("virtio_pci", "virtio_blk", "virtio_console")
 ANYWHERE = (
     *MODULES,
@@ -76,7 +79,7 @@ def bootable_disks() -> BootableDisks:
 def _built(name: str, build: Callable[[Path], None]) -> Path:
     recipe = hashlib.sha256(Path(__file__).read_bytes() + (HERE / "init").read_bytes()).hexdigest()[:16]
     place = CACHE / f"{name}-{recipe}"
-    CACHE.mkdir(exist_ok=True)
+    CACHE.mkdir(parents=True, exist_ok=True)
     with (CACHE / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not place.exists():

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.sax.saxutils import quoteattr
 
-from tests.lab.build import GuestFiles
+from vbackup.testing.lab.build import GuestFiles
 
 OVMF = Path("/usr/share/OVMF")
 

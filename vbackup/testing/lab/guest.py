@@ -18,9 +18,9 @@ from xml.etree import ElementTree as ET
 import libvirt
 import libvirt_qemu
 
-from tests.lab.domain import Disk, Machine
-from tests.lab.libvirtd import Libvirtd, until
-from tests.lab.namespace import LabError
+from vbackup.testing.lab.domain import Disk, Machine
+from vbackup.testing.lab.libvirtd import Libvirtd, until
+from vbackup.testing.lab.namespace import LabError
 
 _numbers = itertools.count()
 _QEMU_IO_DID = re.compile(r"(wrote|read|discard) (\d+)/\2 bytes at offset|\d.* ops; |[0-9a-f]{8}:  ")
