@@ -11,7 +11,7 @@ import secrets
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 from vbackup.api import (
@@ -24,6 +24,7 @@ from vbackup.api import (
     Unavailable,
     Unsupported,
     VBackupError,
+    WithoutLocks,
     checked_key,
     clock,
 )
@@ -37,7 +38,7 @@ _MISSING = {errno.ENOENT, errno.ENOTDIR}
 _LOW = 0.05
 
 
-class FileStore:
+class FileStore(WithoutLocks):
     """The methods of `vbackup.api.Transport` over ``files``; ``place`` names the server and root in messages.
 
     Directories are made and never removed: whoever found one may rely on it. So they are looked at once.
@@ -59,15 +60,6 @@ class FileStore:
     def can_put_if_absent(self) -> bool:
         """Always; see `Files.name`."""
         return True
-
-    @property
-    def can_lock(self) -> bool:
-        """Never: whoever may write to a file server may delete."""
-        return False
-
-    def lock(self, key: str, until: datetime) -> None:  # noqa: ARG002
-        """There are no locks."""
-        raise Unsupported(f"{self._place} cannot keep object {key} from being deleted", hint="use a store with locks")
 
     def create(self, *, force: bool = False) -> None:  # noqa: ARG002
         """See `Transport.create`. The directories of the root are made where they are missing."""

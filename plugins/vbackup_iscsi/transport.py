@@ -5,13 +5,21 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime
 from pathlib import Path
 from typing import ClassVar
 
 from pydantic import BaseModel
 
-from vbackup.api import ConfigError, Finding, ObjectInfo, SecretRef, Unavailable, Unsupported, VBackupError, checked_key
+from vbackup.api import (
+    ConfigError,
+    Finding,
+    ObjectInfo,
+    SecretRef,
+    Unavailable,
+    VBackupError,
+    WithoutLocks,
+    checked_key,
+)
 from vbackup.api.hypervisor import Buffer
 from vbackup_iscsi.attachment import Attachment
 from vbackup_iscsi.check import examine
@@ -21,7 +29,7 @@ from vbackup_iscsi.order import Order
 from vbackup_local.transport import Local, LocalOptions
 
 
-class Iscsi:
+class Iscsi(WithoutLocks):
     """See the module. The LUN is attached by the first operation, and after it was lost by the next one."""
 
     name: ClassVar[str] = "iscsi"
@@ -47,17 +55,6 @@ class Iscsi:
     def can_put_if_absent(self) -> bool:
         """Always: there is one host at a time, and XFS has hard links."""
         return True
-
-    @property
-    def can_lock(self) -> bool:
-        """Never: whoever may write to a file system may delete."""
-        return False
-
-    def lock(self, key: str, until: datetime) -> None:  # noqa: ARG002
-        """There are no locks."""
-        raise Unsupported(
-            f"{self._options.place} cannot keep object {key} from being deleted", hint="use a store with locks"
-        )
 
     def create(self, *, force: bool = False) -> None:
         """See `Transport.create`: make a file system on a LUN that is blank.

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import dataclass, field, replace
-from datetime import datetime
+from dataclasses import dataclass, replace
 from xml.etree import ElementTree as ET
 from xml.etree.ElementTree import Element
 
-from vbackup.api import CaptureRequest, MachineDescription, Marker, SourceDisk, Unsupported, VBackupError
+from vbackup.api import CaptureRequest, MachineDescription, Marker, Unsupported, VBackupError
 from vbackup_libvirt import checkpoints, document, tracking
 from vbackup_libvirt.describe import describe
 from vbackup_libvirt.document import Disk
@@ -255,22 +254,3 @@ def discard(plan: Plan) -> None:
         checkpoints.discard(machine, name, plan.tracked)
     else:
         checkpoints.discard_stopped(machine, name, plan.tracked_paths)
-
-
-@dataclass(frozen=True, slots=True)
-class OpenCapture:
-    """A `Capture`."""
-
-    machine: MachineDescription
-    time: datetime
-    quiesced: bool
-    disks: Sequence[SourceDisk]
-    files: dict[str, bytes]
-    marker: Marker | None
-    notes: Sequence[str]
-    verify: Callable[[], None] = field(repr=False)
-    memory: SourceDisk | None = None
-
-    def check(self) -> None:
-        """See `Capture.check`."""
-        self.verify()

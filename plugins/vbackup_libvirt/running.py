@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from xml.etree.ElementTree import Element
 
-from vbackup.api import Capture, CaptureLost, CaptureRequest, Quiesce
+from vbackup.api import Capture, CaptureLost, CaptureRequest, OpenCapture, Quiesce
 from vbackup.api.clock import now
 from vbackup_libvirt import checkpoints, document, scratch, state
-from vbackup_libvirt.capture import OpenCapture, Plan, description, discard, plan, undone
+from vbackup_libvirt.capture import Plan, description, discard, plan, undone
 from vbackup_libvirt.freeze import frozen
 from vbackup_libvirt.guard import Guard, guarded
 from vbackup_libvirt.job import BackupJob, bitmap_of, make_way, new_directory

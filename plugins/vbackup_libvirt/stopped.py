@@ -12,10 +12,10 @@ from functools import partial
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
-from vbackup.api import Capture, CaptureLost, CaptureRequest, Unsupported
+from vbackup.api import Capture, CaptureLost, CaptureRequest, OpenCapture, Unsupported
 from vbackup.api.clock import now
 from vbackup_libvirt import checkpoints, scratch, state
-from vbackup_libvirt.capture import OpenCapture, Plan, Planned, description, discard, plan, undone
+from vbackup_libvirt.capture import Plan, Planned, description, discard, plan, undone
 from vbackup_libvirt.connection import library
 from vbackup_libvirt.document import Disk
 from vbackup_libvirt.job import new_directory

@@ -12,13 +12,23 @@ import secrets
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import ClassVar
 
 from pydantic import BaseModel, Field, field_validator
 
-from vbackup.api import AlreadyExists, Corrupt, Finding, NotFound, ObjectInfo, Options, Unsupported, checked_key
+from vbackup.api import (
+    AlreadyExists,
+    Corrupt,
+    Finding,
+    NotFound,
+    ObjectInfo,
+    Options,
+    Unsupported,
+    WithoutLocks,
+    checked_key,
+)
 from vbackup.api.clock import now
 from vbackup.api.hypervisor import Buffer
 from vbackup_files.failures import NOT_HERE, told
@@ -47,7 +57,7 @@ class LocalOptions(Options):
         return path
 
 
-class Local:
+class Local(WithoutLocks):
     """See the module. All file systems with hard links will do."""
 
     name: ClassVar[str] = "local"
@@ -68,15 +78,6 @@ class Local:
     def can_put_if_absent(self) -> bool:
         """Always: link(2) fails where the name is taken."""
         return True
-
-    @property
-    def can_lock(self) -> bool:
-        """Never: whoever may write to a file system may delete."""
-        return False
-
-    def lock(self, key: str, until: datetime) -> None:  # noqa: ARG002
-        """There are no locks."""
-        raise Unsupported(f"{self._root} cannot keep object {key} from being deleted", hint="use a store with locks")
 
     def create(self, *, force: bool = False) -> None:  # noqa: ARG002
         """See `Transport.create`. Only the last directory of the path is made."""

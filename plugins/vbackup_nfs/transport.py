@@ -10,7 +10,6 @@ import os
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime
 from pathlib import Path
 from typing import ClassVar
 
@@ -24,8 +23,8 @@ from vbackup.api import (
     ObjectInfo,
     Transport,
     Unavailable,
-    Unsupported,
     VBackupError,
+    WithoutLocks,
 )
 from vbackup.api.hypervisor import Buffer
 from vbackup_files import FileStore
@@ -43,7 +42,7 @@ _DENIED = (
 _log = logging.getLogger(__name__)
 
 
-class Nfs:
+class Nfs(WithoutLocks):
     """See the module."""
 
     name: ClassVar[str] = "nfs"
@@ -69,15 +68,6 @@ class Nfs:
     def can_put_if_absent(self) -> bool:
         """Always: LINK fails where the name is taken."""
         return True
-
-    @property
-    def can_lock(self) -> bool:
-        """Never: whoever may write to an export may delete."""
-        return False
-
-    def lock(self, key: str, until: datetime) -> None:  # noqa: ARG002
-        """There are no locks."""
-        raise Unsupported(f"{self._place} cannot keep object {key} from being deleted", hint="use a store with locks")
 
     def create(self, *, force: bool = False) -> None:  # noqa: ARG002
         """See `Transport.create`. Only the last directory of the path is made."""

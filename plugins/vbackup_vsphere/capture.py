@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-from vbackup.api import Capture, CaptureRequest
+from vbackup.api import Capture, CaptureRequest, OpenCapture
 from vbackup_undo.journal import Journal
 from vbackup_vsphere import hardware, memory, moment, nvram, snapshot, sweep, switch
 from vbackup_vsphere.held import Held
@@ -13,7 +13,6 @@ from vbackup_vsphere.inventory import Found, require_reachable
 from vbackup_vsphere.journal import CaptureEntry
 from vbackup_vsphere.limits import Turn
 from vbackup_vsphere.moment import Moment
-from vbackup_vsphere.opened import OpenCapture
 from vbackup_vsphere.plan import Plan, plan
 from vbackup_vsphere.properties import moid
 from vbackup_vsphere.session import Session

@@ -31,9 +31,9 @@ class VsphereOptions(Options):
     """Options of ``type: vsphere``."""
 
     host: str = Field(min_length=1, description="name or address of a vCenter or of an ESXi host")
-    port: int = Field(default=443, ge=1, le=65535)
-    user: str = Field(min_length=1)
-    password: SecretRef
+    port: int = Field(default=443, ge=1, le=65535, description="where it listens")
+    user: str = Field(min_length=1, description="who logs in, as NAME@DOMAIN at a vCenter")
+    password: SecretRef = Field(description="of that user")
     ca: Path | None = Field(default=None, description="a PEM file: who may vouch for the host; else the system's")
     thumbprint: str | None = Field(
         default=None,
@@ -45,7 +45,7 @@ class VsphereOptions(Options):
         min_length=1,
         description="the ways to read a disk, in the order in which they are tried",
     )
-    vddk: VddkOptions | None = None
+    vddk: VddkOptions | None = Field(default=None, description="where VDDK is, for `read: [vddk]`")
     tracking: Annotated[Literal["yes", "no", "enable"], BeforeValidator(_word)] = Field(
         default="yes",
         description="changed-block tracking: yes (where it is on), no, or enable (switch it on where it is off)",

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-from vbackup.api import Capture, CaptureLost, NotFound, Unsupported
+from vbackup.api import Capture, CaptureLost, NotFound, OpenCapture, Unsupported
 from vbackup.api.clock import now
 from vbackup_vsphere import nvram
 from vbackup_vsphere.limits import Turn
-from vbackup_vsphere.opened import OpenCapture
 from vbackup_vsphere.plan import Plan
 from vbackup_vsphere.readers.base import Frozen
 from vbackup_vsphere.readers.choose import open_reader

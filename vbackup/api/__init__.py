@@ -4,6 +4,7 @@ Names are stable within one `API_VERSION`.
 """
 
 from vbackup.api import clock
+from vbackup.api.bases import OpenCapture, WithoutLocks
 from vbackup.api.codec import Codec, CodecContext
 from vbackup.api.command import CommandContext
 from vbackup.api.doctor import Finding, Level
@@ -135,6 +136,7 @@ __all__ = [
     "NoSpace",
     "NotFound",
     "ObjectInfo",
+    "OpenCapture",
     "Options",
     "PluginError",
     "Point",
@@ -159,6 +161,7 @@ __all__ = [
     "Unavailable",
     "Unsupported",
     "VBackupError",
+    "WithoutLocks",
     "Writer",
     "WrongKey",
     "align",
