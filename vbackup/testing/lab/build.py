@@ -129,8 +129,8 @@ def _boot_disk(place: Path) -> None:
     """A disk without partitions, which SeaBIOS boots as well; mtools and syslinux write to it with no mount."""
     raw, config = place / "boot.raw", place / "syslinux.cfg"
     config.write_text(BOOT)
-    with raw.open("wb") as file:
-        os.truncate(file.fileno(), 64 << 20)
+    with raw.open("wb") as disk:
+        os.truncate(disk.fileno(), 64 << 20)
     _run("mformat", "-i", raw, "-v", "BOOT", "-h", "16", "-s", "63", "-T", str((64 << 20) // 512), "::")
     for file in (place / "vmlinuz", place / "initrd.img", config):
         _run("mcopy", "-i", raw, file, f"::{file.name}")
