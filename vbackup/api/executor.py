@@ -27,14 +27,16 @@ class Executor(Protocol):
     """Runs tasks and hands back their results as they come."""
 
     name: ClassVar[str]
-    """The ``type:`` in YAML."""
+    """The ``type:`` under ``executor:`` in YAML."""
     options: ClassVar[type[BaseModel]]
+    """The other keys there."""
 
     def __init__(self, options: Any) -> None: ...
 
     def run(self, tasks: Sequence[Task], work: Callable[[Task], T], parallel: int) -> Iterator[tuple[Task, T]]:
         """Call ``work`` for each task, at most ``parallel`` at once, each once; yield as they finish.
 
-        ``work`` does not raise: what went wrong is in its result. Closing the iterator early waits for what runs and
-        starts nothing more.
+        ``work`` does not raise: what went wrong is in its result. If it does all the same, that comes out of the
+        iterator. Closing the iterator early (it has a ``close``) waits for what runs and starts nothing more; when it
+        ends, in whatever way, no thread or process of the executor stays.
         """

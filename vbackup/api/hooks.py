@@ -39,7 +39,11 @@ class Register(Protocol[Role_contra]):
 
 
 class Hooks:
-    """All hooks of vbackup. Each is optional."""
+    """All hooks of vbackup. Each is optional.
+
+    Events come to a plugin one at a time, in their order, in a thread for it alone. What it raises is logged, once for
+    each hook. The backup waits for it to return, for 5 seconds at most: then it misses progress until it has caught up.
+    """
 
     @hookspec
     def vbackup_register_hypervisors(self, register: Register[type[Hypervisor]]) -> None:
@@ -74,7 +78,7 @@ class Hooks:
 
     @hookspec
     def vbackup_job_progress(self, event: JobProgress) -> None:
-        """A disk has moved on. Called often, from the copying threads: be quick."""
+        """A disk has moved on. Called a few times a second for each disk: be quick."""
 
     @hookspec
     def vbackup_job_finished(self, event: JobFinished) -> None:

@@ -232,13 +232,16 @@ class Writer(Protocol):
 
     @property
     def block_size(self) -> int:
-        """What `DiskWriter` calls are aligned to, in bytes."""
+        """What `DiskWriter` calls are aligned to, in bytes: 4 MiB are a multiple of it."""
 
     def check(self) -> None:
         """Raise what makes it impossible to commit any more, if anything does: then no guest need be disturbed."""
 
     def base_problem(self, base: PointDisk) -> str | None:
-        """Why nothing can be built on ``base``, as a phrase; None if it is whole. Cheap while the store is healthy."""
+        """Why nothing can be built on ``base``, as a phrase; None if it is whole. Cheap while the store is healthy.
+
+        Content that this target never wrote is a problem, too, and no error.
+        """
 
     def disk(self, size: int, base: PointDisk | None) -> DiskWriter:
         """Begin a disk of ``size`` bytes; ``base`` is the same disk in the machine's point before, if any.
@@ -255,6 +258,8 @@ class Writer(Protocol):
 
     def commit(self, point: Point, description: MachineDescription) -> None:
         """Make ``point`` durable, after everything it needs. It exists for others from here on, not before.
+
+        When it raises, the point is either not there or, where only the store's answer was lost, there and whole.
 
         The description is kept beside the point: it may hold what those that only write must not read again.
         """
@@ -285,10 +290,16 @@ class Target(Protocol):
         """Make a new, empty target. Raises: `AlreadyExists`."""
 
     def writer(self) -> AbstractContextManager[Writer]:
-        """Take points for the time of the context; leaving it on an error loses only what was not committed."""
+        """Take points for the time of the context; leaving it on an error loses only what was not committed.
+
+        Raises: `NotFound` if the target was never initialised.
+        """
 
     def points(self) -> list[Point]:
-        """All points that can be read, oldest first; for the others see `damaged_points`."""
+        """All points that can be read, oldest first; for the others see `damaged_points`.
+
+        Raises: `NotFound` if the target was never initialised.
+        """
 
     def damaged_points(self) -> list[Damage]:
         """Points that are there but cannot be read: `points` leaves them out."""
@@ -305,14 +316,18 @@ class Target(Protocol):
     def read(self, point: Point, disk: str, ranges: Iterable[Range]) -> Iterator[Block]:
         """Read ranges (each at most 4 MiB) in order, several under way. Every byte is authenticated and hashed.
 
-        Raises: `Corrupt` naming the object, the disk and the range; `NotFound`, `Unavailable`.
+        Raises: `Corrupt` naming the object, the disk and the range; `NotFound` naming a disk that the point has not;
+        `Unavailable`.
         """
 
     def file(self, point: Point, name: str) -> bytes:
-        """Read a small file of a point."""
+        """Read a small file of a point. Raises: `Corrupt`; `NotFound` naming it."""
 
     def verify(self, points: Sequence[Point], progress: Callable[[int], None]) -> list[Damage]:
-        """Read, decrypt and hash everything that ``points`` need; ``progress`` gets bytes of disk checked."""
+        """Read, decrypt and hash everything that ``points`` need; points that were deleted are left out.
+
+        ``progress`` gets bytes of disk that were checked: in the end as many as the disks have.
+        """
 
     def check(self, order: CheckOrder, progress: Callable[[int], None]) -> CheckReport:
         """Check the target itself, whatever the points; ``progress`` gets bytes of the store that were read.
@@ -322,7 +337,11 @@ class Target(Protocol):
         """
 
     def delete(self, points: Sequence[Point]) -> None:
-        """Delete points. What only they needed is garbage from then on; `prune` collects it."""
+        """Delete points. What only they needed is garbage from then on; `prune` collects it.
+
+        Their protection goes with them. A point that is gone already is no error; one that is being read or built on
+        may be refused as `Busy`.
+        """
 
     def forget(self, ids: Sequence[str]) -> None:
         """Delete points by their ids: those of `damaged_points`, also such as are gone already, are given up."""
@@ -331,7 +350,7 @@ class Target(Protocol):
         """Ids of points that are kept whatever the rules say, and why, as the user put it."""
 
     def protect(self, point: Point, reason: str) -> None:
-        """Keep a point whatever the rules say."""
+        """Keep a point whatever the rules say; a reason that it had before is replaced."""
 
     def unprotect(self, point: Point) -> None:
         """Undo `protect`; a point that is not protected is no error."""
@@ -340,4 +359,4 @@ class Target(Protocol):
         """Give back the space of what no point needs. Others may write, read and prune meanwhile."""
 
     def close(self) -> None:
-        """Let go of caches and connections."""
+        """Let go of caches and connections. Closing twice is no error."""

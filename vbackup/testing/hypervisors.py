@@ -1,10 +1,12 @@
-"""A hypervisor in memory, with a guest that tests write through. Beside the real ones: for speed and for faults."""
+"""A hypervisor in memory, with guests that tests write through. Beside the real ones: for speed and for faults.
+
+See `vbackup.testing.guests` for the machines and what they can be told to do.
+"""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import ClassVar
 
@@ -13,11 +15,13 @@ from pydantic import BaseModel
 from vbackup.api import (
     AlreadyExists,
     Block,
+    Busy,
     CaptureLost,
     CaptureRequest,
     DiskDescription,
     Extent,
     Finding,
+    GuestError,
     HypervisorContext,
     Kind,
     Level,
@@ -30,52 +34,14 @@ from vbackup.api import (
     Range,
     RestoreDisk,
     RestoreRequest,
+    Unsupported,
     clock,
     merge,
 )
+from vbackup.testing.guests import GRAIN, FakeDisk, FakeGuest, FakeMachine, When
 from vbackup.testing.restorations import FakeRestoration
 
-GRAIN = 64 << 10
-"""Bytes that one bit of change tracking stands for, as in qcow2."""
-
-
-@dataclass
-class FakeDisk:
-    """A disk in memory. Write through `write`: then changes are tracked for every marker that exists."""
-
-    data: bytearray
-    dirty: dict[str, set[int]] = field(default_factory=dict)
-    lost_reason: str | None = None
-    """Set it, and tracking is lost for this reason."""
-
-    def write(self, offset: int, data: bytes) -> None:
-        """Write as the guest."""
-        self.data[offset : offset + len(data)] = data
-        for grains in self.dirty.values():
-            grains.update(range(offset // GRAIN, (offset + len(data) + GRAIN - 1) // GRAIN))
-
-    def resize(self, size: int) -> None:
-        """Grow with zeros or cut off; from the smaller end on nothing is known any more."""
-        end = min(size, len(self.data))
-        del self.data[size:]
-        self.data.extend(bytes(size - len(self.data)))
-        for grains in self.dirty.values():
-            grains.update(range(end // GRAIN, -(-size // GRAIN)))
-
-
-@dataclass
-class FakeMachine:
-    """A machine: disks by key, and files that belong to it."""
-
-    disks: dict[str, FakeDisk]
-    files: dict[str, bytes] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-    memory: FakeDisk | None = None
-    """That of a running machine."""
-    is_up: bool = True
-    """Whether its agent answers."""
-    folder: str = ""
-    labels: frozenset[tuple[str, str]] = frozenset()
+__all__ = ["GRAIN", "FakeCapture", "FakeDisk", "FakeGuest", "FakeHypervisor", "FakeMachine", "FakeSource", "When"]
 
 
 class FakeHypervisor:
@@ -94,6 +60,9 @@ class FakeHypervisor:
         self.guests: dict[str, FakeMachine] = {}
         self.committed: list[Marker] = []
         self.open_captures = 0
+        self.open_restores = 0
+        self.pending: set[str] = set()
+        """The names of the markers that captures which are open have made."""
         self.fail_reads: int | None = None
         self.captures = 0
         """How many captures were begun."""
@@ -105,31 +74,38 @@ class FakeHypervisor:
     def machines(self) -> list[MachineRef]:
         """List the guests; a guest's name is its identity."""
         return [
-            MachineRef(name, f"id-{name}", running=True, folder=guest.folder, labels=guest.labels)
+            MachineRef(name, f"id-{name}", running=guest.running, folder=guest.folder, labels=guest.labels)
             for name, guest in self.guests.items()
         ]
 
     @contextlib.contextmanager
     def capture(self, machine: str, request: CaptureRequest) -> Iterator[FakeCapture]:
         """Copy the guest's disks as they are now, and begin tracking."""
-        if machine not in self.guests:
-            raise NotFound(f"there is no machine {machine}")
+        guest = self._guest(machine)
+        if request.quiesce is Quiesce.YES and not guest.freezes:
+            raise GuestError(f"{machine} cannot be frozen", hint="set `quiesce: try`")
         self.before_capture(machine)
+        guest.happens(When.BEFORE)
         if request.moment is not None:
             request.moment()
         self.captures += 1
+        name = f"{request.owner}/marker-{self.captures}"
         self.open_captures += 1
+        self.pending.add(name)
         try:
-            yield FakeCapture(self, machine, request, f"marker-{self.captures}")
+            capture = FakeCapture(self, machine, request, name)
+            guest.happens(When.OPEN)
+            yield capture
         finally:
+            self.pending.remove(name)
             self.open_captures -= 1
+            guest.happens(When.CLOSED)
 
     def commit(self, machine: str, owner: str, marker: Marker) -> None:
         """Forget all markers of the owner but this one."""
         self.committed.append(marker)
-        for disk in self.guests[machine].disks.values():
-            for name in [n for n in disk.dirty if n.startswith(owner) and n != marker["name"]]:
-                del disk.dirty[name]
+        for disk in self._guest(machine).disks.values():
+            forget(disk, owner, self.pending | {marker["name"]})
 
     def sweep(self, owner: str) -> list[str]:
         """Nothing is left behind."""
@@ -146,24 +122,39 @@ class FakeHypervisor:
     ) -> Iterator[FakeRestoration]:
         """Restore as a guest of this hypervisor."""
         name = request.name or machine.name
-        if name in self.guests and not request.overwrite:
-            raise AlreadyExists(f"machine {name} exists")
+        self._refuse(name, request)
 
         def define(written: dict[str, bytearray]) -> str:
             memory = next((written.pop(disk.key) for disk in disks if disk.is_memory), None)
             kept = {key: FakeDisk(data) for key, data in written.items()}
-            self.guests[name] = FakeMachine(kept, dict(files), memory=FakeDisk(memory) if memory is not None else None)
+            of_memory = FakeDisk(memory) if memory is not None else None
+            self.guests[name] = FakeMachine(kept, dict(files), memory=of_memory, running=request.start)
             if request.start:
                 self.started.append(name)
             return f"machine {name}"
 
-        yield FakeRestoration(disks, self.notes, define)
+        self.open_restores += 1
+        try:
+            yield FakeRestoration(disks, self.notes, define)
+        finally:
+            self.open_restores -= 1
+
+    def _refuse(self, name: str, request: RestoreRequest) -> None:
+        if request.disks:
+            raise Unsupported("what is in memory only writes no files", hint="`type: image` does")
+        if name in self.guests and not request.overwrite:
+            raise AlreadyExists(f"machine {name} exists")
+        if name in self.guests and self.guests[name].running:
+            raise Busy(f"machine {name} is running")
 
     def answers(self, machine: str) -> bool:
         """Whether the guest is up."""
-        if machine not in self.guests:
-            raise NotFound(f"there is no machine {machine}")
-        return self.guests[machine].is_up
+        return self._guest(machine).is_up
+
+    def _guest(self, name: str) -> FakeMachine:
+        if name not in self.guests:
+            raise NotFound(f"there is no machine {name}")
+        return self.guests[name]
 
     def check(self) -> Sequence[Finding]:
         """Nothing is needed."""
@@ -180,23 +171,30 @@ class FakeCapture:
 
     def __init__(self, owner: FakeHypervisor, name: str, request: CaptureRequest, marker: str) -> None:
         guest = owner.guests[name]
-        since = request.since["name"] if request.since else None
-        self.marker: Marker | None = {"name": f"{request.owner}/{marker}"}
-        self.disks = [FakeSource(owner, key, disk, since) for key, disk in guest.disks.items()]
+        since = request.since.get("name") if request.since else None
+        self.marker: Marker | None = {"name": marker}
+        self.disks = [
+            FakeSource(owner, guest, key, disk, since)
+            for key, disk in guest.disks.items()
+            if key not in request.exclude
+        ]
         self.memory = None
         if request.memory and guest.memory is not None:
-            self.memory = FakeSource(owner, "memory", guest.memory, None)
+            self.memory = FakeSource(owner, guest, "memory", guest.memory, None)
         for disk in guest.disks.values():
-            disk.dirty[f"{request.owner}/{marker}"] = set()
+            forget(disk, request.owner, owner.pending | {since})
+            disk.dirty[marker] = set()
         self.machine = MachineDescription(
             name=name,
             id=f"id-{name}",
             disks=tuple(DiskDescription(key=key, size=len(disk.data)) for key, disk in guest.disks.items()),
         )
         self.time: datetime = clock.now()
-        self.quiesced = request.quiesce is not Quiesce.NO
+        self.quiesced = request.quiesce is not Quiesce.NO and guest.freezes
         self.files = dict(guest.files)
         self.notes = list(guest.notes)
+        if request.quiesce is Quiesce.TRY and not guest.freezes:
+            self.notes.append("it was not frozen: this guest cannot be")
 
     def check(self) -> None:
         """A copy in memory cannot be lost."""
@@ -205,9 +203,10 @@ class FakeCapture:
 class FakeSource:
     """One disk of a capture."""
 
-    def __init__(self, owner: FakeHypervisor, key: str, disk: FakeDisk, since: str | None) -> None:
+    def __init__(self, owner: FakeHypervisor, guest: FakeMachine, key: str, disk: FakeDisk, since: str | None) -> None:
         self.key = key
         self._owner = owner
+        self._guest = guest
         self._data = bytes(disk.data)
         self.size = len(self._data)
         self._dirty = None if since is None else disk.dirty.get(since)
@@ -232,8 +231,15 @@ class FakeSource:
     def read(self, ranges: Iterable[Range]) -> Iterator[Block]:
         """Read from the copy."""
         for offset, length in ranges:
+            self._guest.happens(When.READ)
             if self._owner.fail_reads is not None:
                 self._owner.fail_reads -= 1
                 if self._owner.fail_reads == 0:
                     raise CaptureLost(f"disk {self.key}: the capture is gone")
             yield Block(offset, self._data[offset : offset + length])
+
+
+def forget(disk: FakeDisk, owner: str, needed: Collection[str | None]) -> None:
+    """Track no longer for the markers of an owner that are not needed."""
+    for name in [each for each in disk.dirty if each.startswith(f"{owner}/") and each not in needed]:
+        del disk.dirty[name]

@@ -1,0 +1,1 @@
+"""Targets that are right but for one thing each: what the contract must find."""
