@@ -504,3 +504,14 @@ def test_the_schema_knows_third_party_options_and_refuses_what_loading_refuses(r
     assert not validator.is_valid(data)
     data["targets"]["main"]["key"] = {"env": "A", "file": "/b"}
     assert not validator.is_valid(data)
+
+
+def test_jobs_run_on_the_executor_that_is_configured(tmp_path: Path) -> None:
+    file = tmp_path / "vbackup.yaml"
+    file.write_text("executor: {type: inprocess}\n")
+    executor = load(file, Registry.load()).executor
+    assert executor is not None
+    assert executor.type == "inprocess"
+    file.write_text("executor: {type: elsewhere}\n")
+    with pytest.raises(ConfigError, match=r"vbackup.yaml:1:18: executor.type: must be 'inprocess'"):
+        load(file, Registry.load())

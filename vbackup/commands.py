@@ -19,6 +19,7 @@ COMMANDS = (
     "transport",
     "doctor",
     "plugins",
+    "plugin",
     "schema",
 )
 """In the order of a user's day."""

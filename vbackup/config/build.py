@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Collection, Mapping
 from typing import Annotated, Any, Literal, Union
 
 from pydantic import ConfigDict, Field, create_model
-from pydantic.errors import PydanticUserError
 from pydantic.fields import FieldInfo
 
 from vbackup.api import PluginError
+from vbackup.config.draft7 import draft7
 from vbackup.config.models import Config, EncodedTargetEntry, Entry, TargetEntry, TransportEntry
+from vbackup.guards.blame import told
 from vbackup.registry import Registry
+from vbackup.registry.described import described
 
 DEFAULT_CODECS: tuple[dict[str, Any], ...] = ({"type": "zstd", "level": 3}, {"type": "aes-256-gcm"})
 """What a target that states no codecs gets, if they are installed."""
@@ -47,22 +50,27 @@ def model(registry: Registry, types: Collection[str] | None = None) -> type[Conf
     hypervisors = _union("hypervisors", lambda _: Entry, used(registry.hypervisors))
     transports = _union("transports", lambda _: TransportEntry, used(registry.transports))
     targets = _union("targets", lambda cls: encoded if cls.encodes else TargetEntry, used(registry.targets))
+    executor = _union("executors", lambda _: Entry, used(registry.executors))
     return create_model(
         "Config",
         __base__=Config,
         hypervisors=_entries(Config, "hypervisors", hypervisors),
         transports=_entries(Config, "transports", transports),
         targets=_entries(Config, "targets", targets),
+        executor=(executor | None, Config.model_fields["executor"]),
     )
 
 
 def schema(registry: Registry) -> dict[str, Any]:
-    """Return the JSON Schema (draft 7) of the configuration, third-party options included."""
-    return {
-        "$schema": "http://json-schema.org/draft-07/schema#",
-        **model(registry).model_json_schema(),
-        "title": "vbackup configuration",
-    }
+    """Return the JSON Schema (draft 7) of the configuration, third-party options included.
+
+    Raises: `PluginError` when the options of a class do not make one.
+    """
+    whole = draft7(described(model(registry)))
+    for section in whole["properties"].values():
+        if "patternProperties" in section:
+            section.setdefault("additionalProperties", False)  # an alias that is none is refused, not overlooked
+    return {**whole, "title": "vbackup configuration"}
 
 
 def _entries(base: type[Config], name: str, entry: Any) -> Any:
@@ -82,8 +90,15 @@ def _union(role: str, base: Callable[[Any], type[Entry]], classes: Mapping[str, 
 
 def _entry(role: str, base: type[Entry], name: str, cls: type[Any]) -> type[Entry]:
     try:
-        return create_model(f"{role}_{name}", __base__=(base, cls.options), type=(Literal[name], ...))  # type: ignore[arg-type]  # made at run time
-    except (TypeError, NameError, PydanticUserError) as error:
+        kind = Field(description=f"which of the installed {role} it is; `vbackup plugins` lists them")
+        return create_model(
+            f"{role}_{name}",
+            __base__=(base, cls.options),
+            __doc__=inspect.cleandoc(cls.options.__doc__ or ""),
+            type=(Literal[name], kind),  # type: ignore[arg-type]  # made at run time
+        )
+    except Exception as error:  # a stranger's model may do anything when it is inherited from
         raise PluginError(
-            f"the options of {role} {name!r} cannot be made part of the configuration: {error}"
+            f"the options of {role} {name!r} cannot be made part of the configuration: {told(error)}",
+            hint="`vbackup plugins` says whose they are: run without it, VBACKUP_DISABLED_PLUGINS=NAME",
         ) from error

@@ -17,6 +17,7 @@ from vbackup.config.models import Config
 from vbackup.config.problems import explain, suggestion
 from vbackup.config.references import unknown_references
 from vbackup.registry import Registry
+from vbackup.registry.described import described
 
 T = TypeVar("T")
 SYSTEM = Path("/etc/vbackup/vbackup.yaml")
@@ -69,7 +70,7 @@ def _validate(document: Document, registry: Registry) -> tuple[Config | None, li
     def unknown(section: str, name: str) -> str:
         return _unknown_type(registry, section, name)
 
-    return None, explain(details, document, shape.model_json_schema(), unknown)
+    return None, explain(details, document, described(shape), unknown)
 
 
 def _types(data: Any) -> set[str]:

@@ -132,3 +132,4 @@ class Config(Options):
     targets: Mapping[Alias, TargetEntry] = Field(default_factory=dict)
     groups: Mapping[Alias, GroupEntry] = Field(default_factory=dict)
     jobs: Mapping[Alias, JobEntry] = Field(default_factory=dict)
+    executor: Entry | None = Field(default=None, description="what the work of jobs runs on; without it `inprocess`")
