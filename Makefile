@@ -7,19 +7,20 @@ PACKAGES := python3 python3-dev python3-venv gcc pkg-config libvirt-dev \
   swtpm swtpm-tools openssh-client openssh-server strace cpio e2fsprogs util-linux iproute2 xfsprogs openssl procps \
   libnbd-bin fuse3 syslinux mtools \
   libnfs13 nfs-ganesha nfs-ganesha-vfs rpcbind tgt samba ceph-mon ceph-osd radosgw ceph-common \
-  golang-go golang-github-vmware-govmomi-dev nbdkit-plugin-dev
+  golang-go golang-github-vmware-govmomi-dev nbdkit-plugin-dev apache2-bin
 
 # Every worker has a libvirtd of its own where it may mount; else they would only wait for each other. One more than there
 # are processors: many tests wait for servers that are away.
 WORKERS = $(shell unshare --mount true 2>/dev/null && echo $$(($$(nproc) + 1)) || echo 1)
 
-.PHONY: help setup demo test check format bench bench-check clean
+.PHONY: help setup demo test check format docs bench bench-check clean
 
 help:
 	@echo "make demo    back up, change and restore a real, running machine (under 5 minutes)"
 	@echo "make test    check the code and run all tests"
 	@echo "make setup   install what is missing into this machine and .venv; the others do it by themselves"
 	@echo "make check   ruff, mypy and the import rules; make format puts the layout right"
+	@echo "make docs    build the documentation into build/docs"
 	@echo "make bench   measure; ROUNDS=2 is quicker"
 	@echo "make bench-check  compare what does not depend on the machine with the baseline; UPDATE=1 makes a new one"
 	@echo "make clean   remove what was made here"
@@ -41,6 +42,10 @@ check: setup
 format: setup
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+docs: setup
+	$(BIN)/sphinx-build -W --keep-going -n -q -c vbackup/docs -b html . build/docs
+	@echo "see build/docs/index.html"
 
 bench: setup .venv/.bench
 	$(BIN)/python -m tests.bench $(if $(ROUNDS),--rounds $(ROUNDS))

@@ -51,7 +51,7 @@ class S3Options(Options):
     )
     ca_file: Path | None = Field(default=None, description="a PEM file with more certificate authorities to trust")
     access_key_id: str | None = Field(default=None, pattern=_SENT, description="default: the chain of AWS's own tools")
-    secret_access_key: SecretRef | None = None
+    secret_access_key: SecretRef | None = Field(default=None, description="goes with `access_key_id`")
     session_token: SecretRef | None = Field(default=None, description="goes with temporary keys")
     profile: str | None = Field(default=None, description="a profile of ~/.aws/config")
     role_arn: str | None = Field(default=None, description="a role to assume with these credentials (STS)")

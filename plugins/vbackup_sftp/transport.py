@@ -19,7 +19,7 @@ class SftpOptions(Options):
     """Options of ``type: sftp``."""
 
     host: str = Field(min_length=1, description="name or address of the SSH server")
-    port: int = Field(default=22, ge=1, le=65535)
+    port: int = Field(default=22, ge=1, le=65535, description="where it listens")
     path: PurePosixPath = Field(description="an absolute path there; `vbackup init` makes the last directory of it")
     user: str = Field(min_length=1, description="who logs in")
     identity: Path | None = Field(default=None, description="a private key; without it and `password`, ssh-agent's")

@@ -17,7 +17,7 @@ class SmbOptions(Options):
     """Options of ``type: smb``."""
 
     server: str = Field(pattern=rf"^{_NAME}$", description="name or address of the server")
-    port: int = Field(default=445, ge=1, le=65535)
+    port: int = Field(default=445, ge=1, le=65535, description="where it listens")
     share: str = Field(pattern=rf"^{_NAME}$", description="the name of the share")
     path: str = Field(
         default="",
@@ -26,7 +26,7 @@ class SmbOptions(Options):
     )
     user: str = Field(min_length=1, description="who logs in")
     domain: str | None = Field(default=None, min_length=1, description="the domain of that user, if there is one")
-    password: SecretRef
+    password: SecretRef = Field(description="of that user")
     encrypt: bool = Field(
         default=True, description="let nobody read what is sent; without it everything is signed only"
     )
