@@ -530,16 +530,30 @@ def test_every_command_has_help(vbackup: Vbackup) -> None:
         assert "--json" in outcome.out
 
 
+PATH = {
+    "key": "path",
+    "type": "path",
+    "required": True,
+    "default": None,
+    "meaning": "an absolute path; `vbackup init` makes the last directory of it",
+}
+
+
 def test_plugins_are_listed(vbackup: Vbackup) -> None:
     listed = {plugin["name"]: plugin for plugin in vbackup("plugins", "--json").json}
     assert listed["local"] == {
         "name": "local",
         "origin": "vbackup",
         "version": __version__,
+        "module": "vbackup_local",
         "builtin": True,
         "status": "ok",
         "error": "",
+        "api_version": None,
+        "waits": False,
+        "hooks": ["vbackup_register_transports"],
         "roles": {"transports": ["local"]},
+        "options": {"transports": {"local": [PATH]}},
     }
     assert re.search(r"^local +built-in +ok +transports: local$", vbackup("plugins").out, re.MULTILINE)
 

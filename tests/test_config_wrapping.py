@@ -15,6 +15,7 @@ from vbackup.api import AccessDenied, ConfigError, Options, PluginError, hookimp
 from vbackup.config import Config, load, schema
 from vbackup.config import quantities as q
 from vbackup.config.wrapping import Wrapping
+from vbackup.guards.transport import GuardedTransport
 from vbackup.jobs.site import Site
 from vbackup.registry import Registry
 from vbackup.registry.roles import ROLES
@@ -267,13 +268,14 @@ def test_wrappers_are_put_around_in_their_order(tmp_path, registry):
         LimitedTransport,
         ParallelTransport,
         LoggingTransport,
+        GuardedTransport,
     ]
 
 
 def test_only_what_is_asked_for_is_put_around(tmp_path, registry):
     with site_of(tmp_path, registry, "transports: {disk: {type: memory}}") as site:
         transport: Any = site.transport("disk")
-        assert (type(transport), type(transport.inner)) == (RetryingTransport, MemoryTransport)
+        assert (type(transport), type(transport.inner)) == (RetryingTransport, GuardedTransport)
         assert transport.deadline_seconds == 600
 
 

@@ -60,7 +60,7 @@ class Place:
     def __init__(self, directory: Path, **job: Any) -> None:
         self.directory = directory
         self.site = self.open(**job)
-        self.lab: Any = self.site.hypervisor("lab")
+        self.lab: Any = self.site.hypervisor("lab").inner
 
     def open(self, **job: Any) -> Site:
         config = {
@@ -267,7 +267,7 @@ def test_a_copy_by_a_run_that_was_ended_is_none(here: Place) -> None:
     """It came late, after a prune took the run for dead: it counts for nobody, and is in the way until a prune."""
     here.write(1)
     here.run()
-    offsite: Any = here.site.target("offsite")
+    offsite: Any = here.site.target("offsite").inner
     (made,) = here.ids("offsite")
     store = offsite._open().store
     end_session(store.transport, store.keys, get_point(store.transport, made).session.hex(), dict)

@@ -178,6 +178,8 @@ def test_two_machines_do_not_become_one(lab: Lab) -> None:
     outcome = lab.vbackup("restore", "@shop@latest", "--to", "vc")
     assert outcome.code == 2
     assert "two machines of group @shop would be vc:web" in outcome.err
+    for alias in ("lab", "away"):
+        lab.hypervisors[alias].guests["web"].running = False
     assert lab.vbackup("restore", "@shop@latest", "--overwrite").code == 0
 
 

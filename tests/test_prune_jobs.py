@@ -132,7 +132,7 @@ class Place:
         self._count = 0
 
     def target(self, alias: str) -> Any:
-        return self.site.target(alias)
+        return self.site.target(alias).inner
 
     def add(self, *aliases: str, job: str = "nightly", machine: str = "web", days: int, **more: Any) -> Point:
         """Put a point of so many days ago into targets."""

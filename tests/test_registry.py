@@ -87,7 +87,13 @@ def test_a_strangers_plugin_is_listed_with_its_origin_and_works(install: Install
     registry = Registry.load()
     assert registry.codecs["rot13"].__name__ == "Rot13"
     assert plugin(registry, "rot13") == PluginInfo(
-        "rot13", "stranger_rot13", "1.2", builtin=False, roles={"codecs": ["rot13"]}
+        "rot13",
+        "stranger_rot13",
+        "1.2",
+        builtin=False,
+        roles={"codecs": ["rot13"]},
+        module="stranger_rot13",
+        hooks=("vbackup_register_codecs",),
     )
 
 

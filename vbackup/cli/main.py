@@ -17,6 +17,7 @@ import click
 
 from vbackup import __version__
 from vbackup.cli import output
+from vbackup.cli.leftover import end_in_time
 from vbackup.cli.signals import Stopped, stop_signals
 from vbackup.cli.state import State, json_option
 from vbackup.commands import COMMANDS
@@ -84,19 +85,21 @@ def cli(context: click.Context, config: Path | None, verbose: int) -> None:
 def main() -> None:
     """Run the command line of this process."""
     gc.disable()  # all that is imported stays, so looking for garbage finds none; `State.site` turns it on
-    code = execute(sys.argv[1:])
+    state = State()
+    code = execute(sys.argv[1:], state)
     output.flush()
     gc.freeze()  # nor is it looked for in all that goes with the process: a fifth of a short command
+    end_in_time(code, state.loaded)
     sys.exit(code)
 
 
-def execute(args: Sequence[str]) -> int:
+def execute(args: Sequence[str], state: State | None = None) -> int:
     """Run ``args`` and return the exit code; everything that goes wrong has been told to the user then."""
-    state = State()
+    state = State() if state is None else state
     try:
         with stop_signals(state.on_stop), cli.make_context("vbackup", list(args), obj=state) as context:
             result: Any = cli.invoke(context)
-            return result if isinstance(result, int) else OK
+            return result if type(result) is int else OK
     except click.exceptions.Exit as exit_:
         return exit_.exit_code
     except click.UsageError as error:
@@ -107,7 +110,7 @@ def execute(args: Sequence[str]) -> int:
     except Stopped as stopped:
         _tell(state, "interrupted", f"stopped by {stopped.name}", "")
         return 128 + stopped.number
-    except Exception as error:  # noqa: BLE001 - the edge of the process: nothing may end in a traceback
+    except BaseException as error:  # noqa: BLE001 - the edge of the process: nothing may end in a traceback
         return _failed(error, state)
 
 
@@ -123,20 +126,24 @@ def _usage(error: click.UsageError, *, as_json: bool) -> int:
     return USAGE
 
 
-def _failed(error: Exception, state: State) -> int:
-    from vbackup.api import ConfigError, VBackupError
+def _failed(error: BaseException, state: State) -> int:
+    from vbackup.api import ConfigError, PluginError, VBackupError
+    from vbackup.guards.blame import told
 
     if os.environ.get("VBACKUP_DEBUG") == "1":
         import traceback
 
         output.complain("".join(traceback.format_exception(error)))
+    if not isinstance(error, VBackupError) and state.loaded is not None:
+        explained = state.loaded.explained(error, "nobody expected that")
+        error = explained if isinstance(explained, PluginError) else error
     if isinstance(error, VBackupError):
         _tell(state, error.kind, error.message, error.hint)
         return USAGE if isinstance(error, ConfigError) else FAILED
     _tell(
         state,
         "internal",
-        f"{type(error).__name__}: {error}",
+        told(error),
         "This is a fault of vbackup; VBACKUP_DEBUG=1 shows where.",
     )
     return FAILED

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from types import FrameType
+
+from vbackup.cli.output import clean
 
 
 class Stopped(KeyboardInterrupt):
@@ -38,6 +41,9 @@ def stop_signals(on_stop: Sequence[Callable[[], None]]) -> Iterator[None]:
         seen.append(number)
         if len(seen) > 1:
             _say("still undoing what was begun")
+            watch = sys.modules.get("vbackup.guards.watch")
+            for call in watch.WATCH.under_way() if watch is not None else ():
+                _say(f"waiting for {clean(call)}")
             return
         _say("stopping; undoing what was begun")
         for stop in on_stop:  # in a thread: what it locks may be held by the very code that the signal came upon

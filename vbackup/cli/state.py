@@ -28,6 +28,11 @@ class State:
     """What makes threads end their work: called, from a thread, when we are asked to stop."""
     _registry: Registry | None = None
 
+    @property
+    def loaded(self) -> Registry | None:
+        """The plugins, if they were loaded."""
+        return self._registry
+
     def registry(self) -> Registry:
         """Load the plugins, once. Raises: `PluginError`."""
         if self._registry is None:

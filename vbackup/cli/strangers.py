@@ -48,9 +48,12 @@ class _OfType(Mapping[str, "Hypervisor"]):
         self._names = [alias for alias, entry in site.config.hypervisors.items() if entry.type == kind]
 
     def __getitem__(self, alias: str) -> Hypervisor:
+        from vbackup.guards.hypervisor import GuardedHypervisor
+
         if alias not in self._names:
             raise KeyError(alias)
-        return self._site.hypervisor(alias)
+        guarded = self._site.hypervisor(alias)
+        return guarded.inner if isinstance(guarded, GuardedHypervisor) else guarded  # a plugin knows its own class
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)

@@ -76,6 +76,7 @@ class BackUp:
         leftovers: list[str] = []
         try:
             with self.hypervisor.capture(machine.name, request) as capture:
+                self._check_machine(capture, machine)
                 with self._turn(capture):
                     disks = self._copy(capture, previous)
                 capture.check()
@@ -89,6 +90,14 @@ class BackUp:
         if point is None:
             raise PluginError(f"the hypervisor plugin swallowed an error while {machine.name} was captured")
         return Made(point, (*leftovers, *self._settle(machine, point)))
+
+    @staticmethod
+    def _check_machine(capture: Capture, machine: MachineRef) -> None:
+        if capture.machine.id != machine.id:
+            raise PluginError(
+                f"{machine.name}: the hypervisor plugin captured machine {capture.machine.id!r:.80}, and not "
+                f"{machine.id!r:.80} (if it was made anew just now, the next run backs it up)"
+            )
 
     def _turn(self, capture: Capture) -> AbstractContextManager[None]:
         if self.member is None:

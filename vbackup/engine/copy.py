@@ -142,6 +142,7 @@ class _Steps:
         self._counts = copy._counts  # noqa: SLF001 - two halves of one thing
         self._disk = disk
         self._extents = extents
+        self._are_through = False
         self._is_full = is_full
         self._last_unchanged: int | None = None
         self._waiting: deque[Extent | _Read] = deque()
@@ -174,6 +175,7 @@ class _Steps:
             self._pass_over()
         if self._last_unchanged is not None:
             yield self._probe(self._last_unchanged)
+        self._are_through = True
 
     def _probe(self, offset: int) -> Range:
         probe = Range(offset, min(self._copy.writer.block_size, self._copy.source.size - offset))
@@ -213,6 +215,8 @@ class _Steps:
         self._pass_over()
         if self._waiting:
             raise PluginError(f"disk {self._copy.source.key}: {len(self._waiting)} reads were never answered")
+        if not self._are_through:
+            raise PluginError(f"disk {self._copy.source.key}: reading ended before all was asked for")
 
     def _pass_over(self) -> None:
         while self._waiting and isinstance(extent := self._waiting[0], Extent):

@@ -146,6 +146,7 @@ class _DiskSource:
         self._stop = stop
         self._report = report
         self._reported = 0
+        self._end = 0  # of what was yielded
         self._zeros: deque[Extent] = deque()  # those that the reading has passed, not yet yielded
         self.written = 0
 
@@ -155,11 +156,19 @@ class _DiskSource:
             yield from self._zeros_before(block.offset)
             if self._stop.is_set():
                 raise Interrupted(f"stopped while disk {self._disk.key} was written")
-            yield Run(block.offset, len(block.data), block.data)
+            yield Run(self._continued(block.offset, len(block.data)), len(block.data), block.data)
             self.written += len(block.data)
-            self._tell(block.offset + len(block.data))
+            self._tell(self._end)
         yield from self._zeros_before(self._disk.size)
+        self._continued(self._disk.size, 0)
         self._report(self._disk.key, self._disk.size, self._disk.size)
+
+    def _continued(self, offset: int, length: int) -> int:
+        """Return ``offset``, where the run before must have ended: nothing of a disk may be left as it was."""
+        if offset != self._end:
+            raise PluginError(f"disk {self._disk.key}: the target gave nothing for {self._end} to {offset}")
+        self._end += length
+        return offset
 
     def _tell(self, done: int) -> None:
         if done - self._reported >= _REPORTED:
@@ -176,4 +185,4 @@ class _DiskSource:
     def _zeros_before(self, offset: int) -> Iterator[Run]:
         while self._zeros and self._zeros[0].offset < offset:
             extent = self._zeros.popleft()
-            yield Run(extent.offset, extent.length, None)
+            yield Run(self._continued(extent.offset, extent.length), extent.length, None)

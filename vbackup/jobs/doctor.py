@@ -11,6 +11,8 @@ from typing import Protocol
 
 from vbackup.api import Finding, Hypervisor, HypervisorContext, Level, VBackupError
 from vbackup.config.models import EncodedTargetEntry
+from vbackup.guards.blame import Blame
+from vbackup.guards.hypervisor import GuardedHypervisor
 from vbackup.jobs.site import Site
 from vbackup.registry import Registry
 
@@ -51,12 +53,16 @@ def _installed(registry: Registry) -> list[Finding]:
             if any(each.is_required() for each in cls.options.model_fields.values()):
                 continue
             context = HypervisorContext(name, Path(directory))
-            findings += _ask(f"hypervisor type {name}", partial(_check, partial(_with_defaults, cls, context)))
+            what = f"hypervisor type {name}"
+            blame = registry.blame("hypervisors", name, what)
+            findings += _ask(what, partial(_check, partial(_with_defaults, cls, context, blame)))
     return findings
 
 
-def _with_defaults(cls: type[Hypervisor], context: HypervisorContext) -> Hypervisor:
-    return cls(cls.options(), context)
+def _with_defaults(cls: type[Hypervisor], context: HypervisorContext, blame: Blame) -> GuardedHypervisor:
+    with blame.calling("its constructor"):
+        made = cls(cls.options(), context)
+    return GuardedHypervisor(made, blame)
 
 
 def _target(site: Site, alias: str) -> list[Finding]:

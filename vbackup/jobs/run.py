@@ -23,6 +23,7 @@ from vbackup.api import (
 from vbackup.engine.backup import BackUp, Made
 from vbackup.engine.together import Member, Together
 from vbackup.jobs.copy import CopyReport, copy_job
+from vbackup.jobs.kept import really_kept
 from vbackup.jobs.locks import locked
 from vbackup.jobs.select import Selection, select
 from vbackup.jobs.site import Site
@@ -94,6 +95,7 @@ def run(site: Site, names: Sequence[str]) -> RunReport:
         if site.stop.is_set():
             raise Interrupted("the run was stopped")
         copies += [(job, copy_job(site, job, to)) for to in site.config.jobs[job].copies]
+    site.registry.settle()
     return RunReport(tuple(results), tuple(swept), tuple(copies))
 
 
@@ -103,7 +105,9 @@ def _job(site: Site, name: str, tasks: Sequence[Task], selection: Selection, swe
         _Job(site, name, selection, results, swept).run(tasks)
     except Interrupted:
         raise
-    except VBackupError as error:  # its target is of no use; those of other jobs may be
+    except Exception as error:  # its target is of no use; those of other jobs may be
+        log.debug("running job %s", name, exc_info=True)
+        error = error if isinstance(error, VBackupError) else site.registry.explained(error, f"job {name}")
         done = {result.task for result in results}
         results = [replace(result, leftovers=(*result.leftovers, str(error))) for result in results]
         machines = [each for task in tasks for each in selection.machines_of(task)]
@@ -134,8 +138,9 @@ class _Job:
         self._sweep({each.hypervisor for task in tasks for each in self.selection.machines_of(task)}, owner)
         with target.writer() as writer:
             work = _Work(self.site, job.target, owner, writer, self)
-            for _, results in self.site.executor().run(tasks, work, job.parallel):
+            for _, results in self.site.execute(tasks, work, job.parallel):
                 self.results += results
+        self.results[:] = really_kept(self.site, target, self.results)
 
     def _sweep(self, hypervisors: set[str], owner: str) -> None:
         for alias in sorted(hypervisors):
@@ -200,7 +205,7 @@ class _Work:
             failure = error
         except Exception as error:  # a plugin's own; one machine's trouble must not stop the others
             log.debug("backing up %s", task.machine, exc_info=True)
-            failure = VBackupError(f"{task.machine}: unexpected {type(error).__name__}: {error}")
+            failure = registry.explained(error, task.machine)
         registry.emit_finished(
             JobFinished(
                 task.job, task.hypervisor, task.machine,

@@ -84,7 +84,7 @@ class _Listing:
                 self._listed[alias] = error
             except Exception as error:  # a plugin's own: nor for that
                 log.debug("listing the machines of %s", alias, exc_info=True)
-                self._listed[alias] = VBackupError(f"{alias}: unexpected {type(error).__name__}: {error}")
+                self._listed[alias] = self._site.registry.explained(error, alias)
         return self._listed[alias]
 
     def all(self) -> Iterator[tuple[str, MachineRef]]:

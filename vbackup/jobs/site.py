@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from vbackup.api import (
     Codec,
@@ -18,12 +17,21 @@ from vbackup.api import (
     NotFound,
     Target,
     TargetContext,
+    Task,
     clock,
 )
 from vbackup.api import Transport as TransportRole
 from vbackup.config import Config
 from vbackup.config.models import EncodedTargetEntry
 from vbackup.config.wrapping import Wrapping
+from vbackup.guards.blame import Blame
+from vbackup.guards.closing import Closable, closed
+from vbackup.guards.codec import GuardedCodec
+from vbackup.guards.executor import each_once
+from vbackup.guards.hypervisor import GuardedHypervisor
+from vbackup.guards.target import guarded_target
+from vbackup.guards.transport import GuardedTransport
+from vbackup.jobs.directories import directory
 from vbackup.registry import Registry
 from vbackup.wrappers.blocks import Blocks
 from vbackup.wrappers.cache import CachingTransport
@@ -39,10 +47,6 @@ STORE_DEADLINE = 600.0
 """Seconds that a store may be away before a job fails for it, where the configuration does not say."""
 
 
-class _Closable(Protocol):
-    def close(self) -> None: ...
-
-
 class Site:
     """Working parts by their names in the configuration. A context manager; thread-safe.
 
@@ -55,10 +59,10 @@ class Site:
         self.config = config
         self.registry = registry
         self.stop = threading.Event()
-        self.state_dir = state_dir or _directory(
+        self.state_dir = state_dir or directory(
             "VBACKUP_STATE_DIR", "/var/lib/vbackup", "XDG_STATE_HOME", ".local/state"
         )
-        self._cache_dir = cache_dir or _directory("VBACKUP_CACHE_DIR", "/var/cache/vbackup", "XDG_CACHE_HOME", ".cache")
+        self._cache_dir = cache_dir or directory("VBACKUP_CACHE_DIR", "/var/cache/vbackup", "XDG_CACHE_HOME", ".cache")
         self._lock = threading.RLock()
         self._hypervisors: dict[str, Hypervisor] = {}
         self._transports: dict[str, TransportRole] = {}
@@ -87,13 +91,23 @@ class Site:
         """Return a hypervisor that restores disks to files with nothing else running, without configuration."""
         for name, cls in self.registry.hypervisors.items():
             if cls.writes_files:
-                return cls(cls.options(), HypervisorContext(name, self._private("hypervisors", name)))
+                blame = self.registry.blame("hypervisors", name, f"hypervisor type {name}")
+                with blame.calling("its constructor"):
+                    made = cls(cls.options(), HypervisorContext(name, self._private("hypervisors", name)))
+                return GuardedHypervisor(made, blame)  # type: ignore[return-value]  # see `_new_hypervisor`
         raise ConfigError("no installed plugin writes disk files", hint="name a hypervisor with --to")
 
-    def executor(self) -> Executor:
-        """Return the executor that jobs run on."""
-        cls = self.registry.executors[EXECUTOR]
-        return cls(cls.options())
+    def execute(self, tasks: Sequence[Task], work: Callable[[Task], T], parallel: int) -> Iterator[tuple[Task, T]]:
+        """Call ``work`` for each task on the executor that jobs run on; see `each_once`."""
+        entry = self.config.executor
+        kind = entry.type if entry is not None else EXECUTOR
+        cls = self.registry.executors.get(kind)
+        if cls is None:
+            raise ConfigError(f"no installed plugin brings the executor {kind!r}", hint="see `vbackup plugins`")
+        blame = self.registry.blame("executors", kind, f"executor {kind}")
+        with blame.calling("its constructor"):
+            executor: Executor = cls(entry if entry is not None else cls.options())
+        yield from each_once(executor, tasks, work, parallel, blame)
 
     @contextmanager
     def past_caches(self) -> Iterator[None]:
@@ -107,11 +121,14 @@ class Site:
                 self._past_caches -= 1
 
     def close(self) -> None:
-        """Let go of everything."""
+        """Let go of everything. What fails is logged, and keeps nobody else from being closed."""
         with self._lock:
-            parts: list[_Closable] = [*self._targets.values(), *self._transports.values(), *self._hypervisors.values()]
-            for part in parts:
-                part.close()
+            roles: dict[str, Mapping[str, Closable]] = {
+                "targets": self._targets, "transports": self._transports, "hypervisors": self._hypervisors
+            }  # fmt: skip
+            for role, parts in roles.items():
+                for alias, part in parts.items():
+                    closed(part, self.blame(role, alias))
             self._targets.clear()
             self._transports.clear()
             self._hypervisors.clear()
@@ -130,12 +147,28 @@ class Site:
     def _new_hypervisor(self, alias: str) -> Hypervisor:
         entry = self.config.hypervisors[alias]
         context = HypervisorContext(alias, self._private("hypervisors", alias))
-        return self.registry.hypervisors[entry.type](entry, context)
+        blame = self.blame("hypervisors", alias)
+        with blame.calling("its constructor"):
+            made = self.registry.hypervisors[entry.type](entry, context)
+        return GuardedHypervisor(made, blame)  # type: ignore[return-value]  # each guard has the class's attributes itself
 
     def _new_transport(self, alias: str) -> TransportRole:
         entry = self.config.transports[alias]
         wrapping = entry if isinstance(entry, Wrapping) else Wrapping()
-        return self._wrapped(self.registry.transports[entry.type](entry), alias, wrapping)
+        return self._wrapped(self.new_transport(alias), alias, wrapping)
+
+    def new_transport(self, alias: str) -> TransportRole:
+        """Return a new instance of a configured transport, with nothing around it but its guard."""
+        entry = self.config.transports[alias]
+        blame = self.blame("transports", alias)
+        with blame.calling("its constructor"):
+            made = self.registry.transports[entry.type](entry)
+        return GuardedTransport(made, blame)
+
+    def blame(self, role: str, alias: str) -> Blame:
+        """Return who is to blame for what a configured part does."""
+        kind = getattr(self.config, role)[alias].type
+        return self.registry.blame(role, kind, f"{role.removesuffix('s')} {alias} (type {kind})")
 
     def _wrapped(self, transport: TransportRole, alias: str, by: Wrapping) -> TransportRole:
         """Put around a transport what its entry asks for, from the inside out; the order is `vbackup.wrappers`'."""
@@ -177,19 +210,28 @@ class Site:
         context = TargetContext(
             alias=alias,
             transport=self.transport(entry.transport),
-            codecs=tuple(self.registry.codecs[codec.type](codec) for codec in steps),
+            codecs=tuple(self._new_codec(codec.type, codec) for codec in steps),
             codec=self._codec,
             secret=secret,
             cache_dir=self._cache_dir,
             state_dir=self.state_dir / "targets" / alias,
         )
-        return kind(entry, context)
+        blame = self.blame("targets", alias)
+        with blame.calling("its constructor"):
+            made = kind(entry, context)
+        return guarded_target(made, blame)  # type: ignore[return-value]  # likewise
 
     def _codec(self, name: str) -> Codec:
         cls = self.registry.codecs.get(name)
         if cls is None:
             raise NotFound(f"data was encoded with {name}, which no installed plugin knows", hint="install its plugin")
-        return cls(cls.options())
+        return self._new_codec(name, cls.options())
+
+    def _new_codec(self, name: str, options: Any) -> Codec:
+        blame = self.registry.blame("codecs", name, f"codec {name}")
+        with blame.calling("its constructor"):
+            made = self.registry.codecs[name](options)
+        return GuardedCodec(made, blame)  # type: ignore[return-value]  # likewise
 
     def _private(self, *parts: str) -> Path:
         path = self.state_dir.joinpath(*parts)
@@ -200,11 +242,3 @@ class Site:
 def no_key() -> bytes:
     """Stand for the key of a target that has none (see `Target.encodes`). Raises: `ConfigError`."""
     raise ConfigError("this type of target has no key")
-
-
-def _directory(variable: str, for_root: str, xdg: str, home: str) -> Path:
-    if variable in os.environ:
-        return Path(os.environ[variable])
-    if os.geteuid() == 0:
-        return Path(for_root)
-    return Path(os.environ.get(xdg) or Path.home() / home) / "vbackup"

@@ -10,6 +10,7 @@ import pluggy
 
 from vbackup.api import PluginError
 from vbackup.commands import COMMANDS
+from vbackup.guards.blame import is_ours, told
 
 if TYPE_CHECKING:
     import click
@@ -46,5 +47,7 @@ def call(hooks: pluggy.HookRelay, hook: str, register: Callable[[Any], None]) ->
         getattr(hooks, hook)(register=register)
     except PluginError:
         raise
-    except Exception as error:  # a stranger's code may raise anything; it must not stop the others
-        raise PluginError(f"{hook} raised {type(error).__name__}: {error}") from error
+    except BaseException as error:  # a stranger's code may raise anything; it must not stop the others
+        if is_ours(error):
+            raise
+        raise PluginError(f"{hook} raised {told(error)}") from error

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pluggy
 
+from vbackup import __version__
 from vbackup.api import API_VERSION, PluginError
 from vbackup.api.hooks import Hooks
+from vbackup.guards.blame import is_ours, told, told_value
 from vbackup.registry.commands import call, commands
 from vbackup.registry.roles import ROLES, Role
 
 if TYPE_CHECKING:
     import click
 
+
+LAST_WITH: Mapping[int, str] = {}
+"""The last version of vbackup that had an API version of the past."""
 
 Names = Mapping[str, Sequence[str]]
 """Names by role; those of commands under ``commands``."""
@@ -47,6 +53,10 @@ class Adopted:
 
     def ask(self) -> Brought:
         """Check and collect what it registers. Raises: `PluginError` with what is wrong, not naming the plugin."""
+        with _settled("its hooks"):
+            return self._asked()
+
+    def _asked(self) -> Brought:
         brought = Brought({role.name: _collect(self.hooks, role) for role in ROLES}, commands(self.hooks))
         if self.promised is not None and brought.names != self.promised:
             raise PluginError(f"it brings {brought.names}, and says that it brings {self.promised}")
@@ -60,15 +70,41 @@ def adopt(plugin: object, name: str, trace: Callable[[str], None] | None = None)
 
     Raises: `PluginError` with what is wrong, not naming the plugin.
     """
-    version = getattr(plugin, "VBACKUP_API_VERSION", API_VERSION)
-    if version != API_VERSION:
-        raise PluginError(f"it was made for API version {version}; this is {API_VERSION}")
-    manager = pluggy.PluginManager("vbackup")
-    manager.add_hookspecs(Hooks)
-    if trace is not None:
-        _trace(manager, name, trace)
-    _register(manager, plugin, name)
-    return Adopted(name, manager.hook, _promised(plugin))
+    with _settled("its module"):
+        _check_version(getattr(plugin, "VBACKUP_API_VERSION", API_VERSION))
+        manager = pluggy.PluginManager("vbackup")
+        manager.add_hookspecs(Hooks)
+        if trace is not None:
+            _trace(manager, name, trace)
+        _register(manager, plugin, name)
+        return Adopted(name, manager.hook, _promised(plugin))
+
+
+@contextmanager
+def _settled(what: str) -> Iterator[None]:
+    """Let nothing out but `PluginError`: what is looked at (attributes, metaclasses, mappings) may be code."""
+    try:
+        yield
+    except PluginError:
+        raise
+    except BaseException as error:
+        if is_ours(error):
+            raise
+        raise PluginError(f"{what} raised {told(error)}") from error
+
+
+def _check_version(version: object) -> None:
+    """Raise `PluginError` unless a plugin that was made for API ``version`` works here; say which vbackup it needs."""
+    if type(version) is not int or version < 1:
+        raise PluginError(f"its VBACKUP_API_VERSION must be a whole number from 1 on, not {told_value(version)}")
+    if version == API_VERSION:
+        return
+    made = f"it was made for API version {version}; this is {API_VERSION}, of vbackup {__version__}"
+    if version > API_VERSION:
+        raise PluginError(f"{made}: update vbackup, or install an older version of the plugin")
+    last = LAST_WITH.get(version)
+    older = f", or install vbackup {last}, the last with that API" if last else ""
+    raise PluginError(f"{made}: update the plugin{older}")
 
 
 def _promised(plugin: object) -> Names | None:
@@ -79,11 +115,11 @@ def _promised(plugin: object) -> Names | None:
     known = {*(role.name for role in ROLES), "commands"}
     try:
         names = {role: sorted(names) for role, names in said.items()}
-    except (AttributeError, TypeError):
+    except Exception:  # noqa: BLE001 - whatever it is, it is no mapping of lists
         names = {"": []}
     if not names.keys() <= known or not all(isinstance(each, str) for part in names.values() for each in part):
         raise PluginError(
-            f"its VBACKUP_BRINGS must be lists of names by role ({', '.join(sorted(known))}), not {said!r}"
+            f"its VBACKUP_BRINGS must be lists of names by role ({', '.join(sorted(known))}), not {told_value(said)}"
         )
     return names
 

@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import EntryPoint
+from types import FrameType
 from typing import TYPE_CHECKING
 
 from vbackup.api import (
@@ -23,9 +24,14 @@ from vbackup.api import (
     PluginError,
     Target,
     Transport,
+    VBackupError,
 )
+from vbackup.guards.blame import Blame, told
+from vbackup.guards.watch import IMPORT_PATIENCE, WATCH
 from vbackup.registry.classes import Classes
-from vbackup.registry.entries import PluginInfo, entries, imported
+from vbackup.registry.culprit import raised_by, running
+from vbackup.registry.delivery import Listener
+from vbackup.registry.entries import PluginInfo, entries, implemented, imported
 from vbackup.registry.loading import Adopted, Brought, Names, adopt
 from vbackup.registry.roles import ROLES
 
@@ -52,7 +58,7 @@ class Registry:
         self._waiting: dict[str, Adopted] = {}
         self._lock = threading.RLock()
         self._plugins: list[PluginInfo] = []
-        self._complained: set[tuple[str, str]] = set()
+        self._listeners: dict[str, Listener] = {}
         self._trace = _to_stderr if os.environ.get("VBACKUP_TRACE_HOOKS") == "1" else None
 
     @classmethod
@@ -110,6 +116,31 @@ class Registry:
         """Take in a plugin that is at hand. Raises: `PluginError` when it is broken; then nothing of it counts."""
         self._add(plugin, PluginInfo(name, origin="", version="", builtin=False))
 
+    def blame(self, role: str, name: str, what: str) -> Blame:
+        """Return who is to blame for what the class of a role with that name does; ``what`` names the instance."""
+        owner = self._owners.get((role, name), "")
+        info = next((each for each in self._plugins if each.name == owner), PluginInfo(owner, "", "", builtin=False))
+        return info.blame(what)
+
+    def explained(self, error: BaseException, about: str) -> VBackupError:
+        """Return what to tell of an error that nobody expected: whose code raised it, as far as its traceback tells."""
+        info = raised_by(error, self._strangers())
+        if info is None:
+            return VBackupError(f"{about}: unexpected {told(error)}")
+        return info.blame("its code").error(f"raised {told(error)} ({about})")
+
+    def at_work(self, frame: FrameType | None) -> PluginInfo | None:
+        """Return the plugin whose code a thread is in."""
+        return running(frame, self._strangers())
+
+    def _strangers(self) -> dict[str, PluginInfo]:
+        return {info.package: info for info in self._plugins if not info.builtin and info.package}
+
+    def settle(self) -> None:
+        """Wait for events that are under way; log what plugins that hang have missed."""
+        for listener in list(self._listeners.values()):
+            listener.settle()
+
     def emit_started(self, event: JobStarted) -> None:
         """Tell all plugins. What one of them raises is logged, once, and goes no further."""
         self._emit("vbackup_job_started", event)
@@ -127,7 +158,8 @@ class Registry:
             self._plugins.append(replace(info, status="disabled"))
             return
         try:
-            self._add(imported(entry), info)
+            with WATCH.over(info.blame("its module").calling("import", patience=IMPORT_PATIENCE)):
+                self._add(imported(entry), info)
         except PluginError as error:
             if info.builtin:
                 raise _broken(entry.name, error) from error
@@ -146,7 +178,10 @@ class Registry:
                     raise PluginError(f"{role} {name!r} of plugin {info.name!r} is already that of plugin {owner!r}")
         self._owners.update({(role, name): info.name for role, names in roles.items() for name in names})
         self._adopted.append(adopted)
-        self._plugins.append(replace(info, roles=roles))
+        facts = replace(
+            info, hooks=implemented(adopted.hooks), api_version=getattr(plugin, "VBACKUP_API_VERSION", None)
+        )
+        self._plugins.append(replace(facts, roles=roles, waits=brought is None))
         if brought is not None:
             self._take_in(brought)
             return
@@ -165,8 +200,10 @@ class Registry:
         with self._lock:
             if name not in self._waiting:
                 return
+            info = next(info for info in self._plugins if info.name == name)
             try:
-                self._take_in(self._waiting[name].ask())
+                with WATCH.over(info.blame("its hooks").calling("register", patience=IMPORT_PATIENCE)):
+                    self._take_in(self._waiting[name].ask())
             except PluginError as error:
                 self._leave_out(name, error)
             del self._waiting[name]
@@ -181,7 +218,7 @@ class Registry:
                 self._classes[role].drop(names)
         self._owners = {brought: owner for brought, owner in self._owners.items() if owner != name}
         self._adopted = [adopted for adopted in self._adopted if adopted.name != name]
-        self._plugins[at] = replace(info, status="broken", error=error.message, roles={})
+        self._plugins[at] = replace(info, status="broken", error=error.message, roles={}, hooks=())
         _log.warning("plugin %r of %s is left out: %s", name, info.origin, error.message)
 
     def _ask_all(self) -> None:
@@ -190,13 +227,13 @@ class Registry:
                 self._ask(name)
 
     def _emit(self, hook: str, event: JobEvent) -> None:
-        for adopted in self._adopted:
-            try:
-                getattr(adopted.hooks, hook)(event=event)
-            except Exception as error:  # noqa: BLE001 - a stranger's code may raise anything; it must not stop a backup
-                if (adopted.name, hook) not in self._complained:
-                    self._complained.add((adopted.name, hook))
-                    _log.exception("plugin %r: %s raised %s", adopted.name, hook, type(error).__name__)
+        for adopted in list(self._adopted):
+            if getattr(adopted.hooks, hook).get_hookimpls():
+                self._listener(adopted).tell(hook, event)
+
+    def _listener(self, adopted: Adopted) -> Listener:
+        with self._lock:
+            return self._listeners.setdefault(adopted.name, Listener(adopted.name, adopted.hooks))
 
 
 def _broken(name: str, error: PluginError) -> PluginError:

@@ -20,6 +20,8 @@ class Role:
     name: str
     protocol: type
     reserved: frozenset[str] = frozenset({"type"})
+    needs_defaults: bool = False
+    """Whether instances are also made without options: what was encoded must be decoded whatever is configured."""
 
     @property
     def hook(self) -> str:
@@ -38,9 +40,22 @@ class Role:
             raise PluginError(f"class {cls.__qualname__} has no `options` (a pydantic model)")
         if taken := sorted(self.reserved & options.model_fields.keys()):
             raise PluginError(f"the options of {cls.__qualname__} use a key that is vbackup's own: {', '.join(taken)}")
+        if self.needs_defaults and (
+            required := [key for key, each in options.model_fields.items() if each.is_required()]
+        ):
+            raise PluginError(
+                f"the options of {cls.__qualname__} must all have defaults, as {self.name} are made without any: "
+                f"{', '.join(required)}"
+            )
         if missing := sorted(member for member in self._members() if not hasattr(cls, member)):
             raise PluginError(f"class {cls.__qualname__} is not of {self.name}: it lacks {', '.join(missing)}")
+        for flag in self._flags():
+            if not isinstance(getattr(cls, flag), bool):
+                raise PluginError(f"`{flag}` of class {cls.__qualname__} must be True or False")
         return cls
+
+    def _flags(self) -> list[str]:
+        return [name for name, kind in inspect.get_annotations(self.protocol).items() if kind == "ClassVar[bool]"]
 
     def _members(self) -> list[str]:
         # Properties are left out: an instance may well set them as plain attributes.
@@ -51,7 +66,7 @@ class Role:
 ROLES = (
     Role("hypervisors", Hypervisor),
     Role("transports", Transport, frozenset({"type", "retry", "limit", "parallel", "cache", "read_only", "log"})),
-    Role("codecs", Codec),
+    Role("codecs", Codec, needs_defaults=True),
     Role("targets", Target, frozenset({"type", "transport", "codecs", "key"})),
-    Role("executors", Executor),
+    Role("executors", Executor, needs_defaults=True),
 )

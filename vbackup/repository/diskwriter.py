@@ -117,19 +117,21 @@ class RepositoryDiskWriter:
     def _store(self, data: Buffer) -> _Stored:
         """In a worker: store a block's chunks."""
         session, step, zeros = self._session, self._shape.chunk, self._zeros
-        view = memoryview(data)
-        solid = data if isinstance(data, (bytes, bytearray)) else bytes(view)
+        solid = data if isinstance(data, (bytes, bytearray)) else bytes(data)
+        view = memoryview(solid)
         ids: list[bytes] = []
         fresh_ids: list[bytes] = []
-        fresh: list[memoryview] = []
+        fresh: list[Buffer] = []
         zero = 0
         for start in range(0, len(view), step):
-            chunk = view[start : start + step]
+            chunk: Buffer = view[start : start + step]
             pattern = zeros if len(chunk) == step else zeros[: len(chunk)]
             if solid.startswith(pattern, start):  # memcmp without a copy
                 ids.append(ZERO_ID)
                 zero += len(chunk)
                 continue
+            if isinstance(solid, bytearray):  # whoever gave it may write to it: never between its hash and its blob
+                chunk = bytes(chunk)
             chunk_id = session.chunk_id(ChunkKind.DATA, chunk)
             ids.append(chunk_id)
             fresh_ids.append(chunk_id)

@@ -55,8 +55,7 @@ def try_transport(site: Site, alias: str, size: int, tell: Callable[[Outcome], N
     what was put is removed.
     """
     patient = site.transport(alias)
-    entry = site.config.transports[alias]
-    ground = Ground(_without_retries(patient), patient, lambda: site.registry.transports[entry.type](entry), site.stop)
+    ground = Ground(_without_retries(patient), patient, lambda: site.new_transport(alias), site.stop)
     ground.remove_abandoned()
     outcomes: list[Outcome] = []
     trials: dict[str, Callable[[Ground], Answer]] = {

@@ -1,0 +1,201 @@
+"""Plugins that hang, leave threads behind, or fail at the end."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections import deque
+
+import pytest
+
+from tests.hostile.conftest import Fault, Place, faults, released_by
+from vbackup.api import Block, Interrupted, PluginError, Range
+from vbackup.guards import closing, streams, watch
+from vbackup.guards.blame import Blame
+from vbackup.guards.streams import as_asked
+from vbackup.registry import Registry
+
+BLAME = Blame("wild", "stranger_wild", builtin=False, what="hypervisor lab")
+
+
+@pytest.mark.parametrize("role", ["hypervisors", "transports", "targets"])
+@pytest.mark.parametrize("statement", ["raise RuntimeError('no')", "raise SystemExit(0)", "raise KeyboardInterrupt"])
+def test_what_close_raises_is_told_and_the_work_counts(place: Place, role: str, statement: str) -> None:
+    base = {"hypervisors": "Lab", "transports": "Disk", "targets": "Shelf"}[role]
+    place.wild(role, base, f"def close(self): {statement}")
+    outcome = place.vbackup("run")
+    assert outcome.code in (0, 3)
+    assert f": close raised {statement.partition(' ')[2].partition('(')[0]}" in outcome.err
+    assert "plugin 'wild', " in outcome.err
+    place.prove()
+
+
+@pytest.mark.parametrize("role", ["hypervisors", "transports", "targets"])
+def test_a_close_that_hangs_is_left_alone(place: Place, monkeypatch: pytest.MonkeyPatch, role: str) -> None:
+    monkeypatch.setattr(closing, "PATIENCE", 0.2)
+    base = {"hypervisors": "Lab", "transports": "Disk", "targets": "Shelf"}[role]
+    place.wild(role, base, "def close(self): GO.wait()")
+    try:
+        outcome = place.vbackup("run")
+    finally:
+        sys.modules["stranger_tame"].GO.set()
+    assert outcome.code in (0, 3)
+    assert "close has not returned for 0.2 s, and is left alone" in outcome.err
+    place.prove()
+
+
+@pytest.mark.parametrize("fault", faults("hanging"), ids=str)
+def test_a_call_that_takes_long_is_told_with_its_plugin(
+    place: Place, monkeypatch: pytest.MonkeyPatch, fault: Fault
+) -> None:
+    """Nothing can end it: but who waits knows for whom, and what to do."""
+    monkeypatch.setattr(watch, "PATIENCE", 0.2)
+    monkeypatch.setattr(watch, "_LOOK", 0.02)
+    monkeypatch.setattr(watch, "WATCH", watch.Watch())
+    monkeypatch.setattr(streams, "WATCH", watch.WATCH)
+    place.let_loose(fault)
+    with released_by("plugin 'wild', "):
+        outcome = place.vbackup("run")
+    line = next(line for line in outcome.err.splitlines() if "plugin 'wild', " in line)
+    assert f": {fault.told}" in line
+    assert " has not returned for " in line
+    assert "(if it hangs: update or remove stranger_wild, or run without it: VBACKUP_DISABLED_PLUGINS=wild)" in line
+    assert outcome.code in (0, 3)
+    place.prove()
+
+
+GUEST = """
+from vbackup.testing.hypervisors import FakeDisk, FakeMachine
+GUESTS.setdefault("web", FakeMachine({"vda": FakeDisk(bytearray(b"new" * 100000))}))
+"""
+MAIN = "import sys; from vbackup.cli.main import main; main()"
+
+
+def started(place: Place, *args: str) -> subprocess.Popen[str]:
+    """Start a command in a process of its own."""
+    (place.directory / "vbackup.yaml").write_text(json.dumps(place.config))
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(str(site) for site in sorted(place.sites.iterdir()))}
+    pipe = subprocess.PIPE
+    command = [sys.executable, "-c", MAIN, *args]
+    return subprocess.Popen(command, env=env, cwd=place.directory, stdout=pipe, stderr=pipe, text=True)
+
+
+def ended(place: Place, *args: str) -> tuple[int, str]:
+    """Run a command in a process of its own; return its exit code and what it complained of."""
+    with started(place, *args) as process:
+        _, err = process.communicate(timeout=100)
+        return process.returncode, err
+
+
+def test_threads_that_are_left_are_named_and_the_process_ends(place: Place) -> None:
+    body = """
+    def machines(self):
+        threading.Thread(target=forever, name="poller").start()
+        return [MachineRef("web", "id-web", running=True)]
+    """
+    place.wild("hypervisors", "Lab", body)
+    path = place.sites / "wild" / "stranger_wild.py"
+    path.write_text(path.read_text() + "\ndef forever():\n    threading.Event().wait()\n")
+    code, err = ended(place, "run")
+    assert "plugin 'wild' of stranger_wild left a thread running (poller); the process ends without it" in err
+    assert "error: lab:web: there is no machine web" in err  # its guests are of another process
+    assert code == 1
+    place.prove()
+
+
+def test_who_stops_a_run_twice_is_told_whom_it_waits_for(place: Place) -> None:
+    body = """
+    @contextmanager
+    def capture(self, machine, request):
+        os.write(2, b"in the capture\\n")
+        GO.wait()
+        yield
+    """
+    place.wild("hypervisors", "Lab", body)
+    path = place.sites / "wild" / "stranger_wild.py"
+    path.write_text(path.read_text() + GUEST)
+    with started(place, "run") as process:
+        lines = iter(process.stderr or ())
+        assert any("in the capture" in line for line in lines)
+        process.send_signal(signal.SIGINT)
+        assert any("stopping; undoing what was begun" in line for line in lines)
+        process.send_signal(signal.SIGTERM)
+        assert any("waiting for plugin 'wild', hypervisor lab (type wild): capture of web (" in line for line in lines)
+        process.kill()  # nothing else ends it
+    place.prove()
+
+
+@pytest.mark.parametrize("ends", [0, 7])
+def test_a_plugin_that_ends_the_process_leaves_the_repository_whole(place: Place, ends: int) -> None:
+    """Nothing can catch that; what was not committed was never there."""
+    body = f"""
+    def put(self, key, data, *, if_absent=False):
+        if key.startswith("packs"):
+            os._exit({ends})
+        super().put(key, data, if_absent=if_absent)
+    """
+    place.wild("transports", "Disk", body)
+    path = place.sites / "wild" / "stranger_wild.py"
+    path.write_text(path.read_text() + GUEST)
+    assert ended(place, "run")[0] == ends
+    place.prove()
+
+
+def test_ranges_are_for_who_reads_and_not_for_its_threads() -> None:
+    lent: deque[object] = deque()
+
+    def read(ranges: object) -> object:
+        lent.append(ranges)
+        for offset, length in ranges:  # type: ignore[attr-defined]
+            yield Block(offset, bytes(length))
+
+    ranges = [Range(at, 512) for at in range(0, 4096, 512)]
+    blocks = as_asked(read, ranges, "disk vda", BLAME)  # type: ignore[arg-type]
+    assert next(blocks) == Block(0, bytes(512))
+    with pytest.raises(PluginError, match="asked for ranges while it was not asked for blocks"):
+        next(lent[0])  # type: ignore[call-overload]
+    assert len(list(blocks)) == 7
+
+
+def test_what_we_raise_ourselves_passes_through_a_plugin() -> None:
+    def ranges() -> object:
+        yield Range(0, 512)
+        raise LookupError("ours")
+
+    def swallows(ranges: object) -> object:
+        try:
+            for offset, length in ranges:  # type: ignore[attr-defined]
+                yield Block(offset, bytes(length))
+        except LookupError:
+            return
+
+    with pytest.raises(LookupError, match="ours"):
+        list(as_asked(swallows, ranges(), "disk vda", BLAME))  # type: ignore[arg-type]
+    with pytest.raises(Interrupted, match="stopped"), BLAME.calling("machines"):
+        raise Interrupted("stopped")
+
+
+LIBRARY = """
+import json
+from vbackup.api import hookimpl
+def read():
+    json.loads("{")
+@hookimpl
+def vbackup_job_started(event):
+    read()
+"""
+
+
+def test_a_fault_of_a_library_is_blamed_on_the_plugin_that_called_it(place: Place) -> None:
+    place.install("wild", LIBRARY)
+    registry = Registry.load()
+    try:
+        sys.modules["stranger_wild"].read()
+    except ValueError as error:
+        told = registry.explained(error, "web")
+    assert isinstance(told, PluginError)
+    assert told.message.startswith("plugin 'wild', its code: raised JSONDecodeError: ")
+    assert registry.explained(ValueError("no"), "web").message == "web: unexpected ValueError: no"

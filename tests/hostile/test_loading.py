@@ -1,0 +1,175 @@
+"""Plugins that misbehave while they are found, imported and asked what they bring; and their API versions."""
+
+from __future__ import annotations
+
+from textwrap import dedent
+
+import pytest
+
+from tests.hostile.conftest import Place, released_by
+from vbackup import __version__
+from vbackup.guards import watch
+from vbackup.registry import Registry, loading, manager
+
+GOOD = """
+from stranger_tame import Zlib
+from vbackup.api import hookimpl
+class Wild(Zlib):
+    name = "wild"
+@hookimpl
+def vbackup_register_codecs(register):
+    register(Wild)
+"""
+REGISTERS = """
+from vbackup.api import hookimpl
+@hookimpl
+def vbackup_register_codecs(register):
+    {}
+"""
+ERRORS = {
+    "RuntimeError": ("raise RuntimeError('no')", "RuntimeError: no"),
+    "exit": ("raise SystemExit(0)", "SystemExit: 0"),
+    "interrupt": ("raise KeyboardInterrupt", "KeyboardInterrupt"),
+    "interrupt of its own": ("raise type('Mine', (KeyboardInterrupt,), {})('x')", "Mine: x"),
+    "base exception": ("raise type('Gone', (BaseException,), {})('away')", "Gone: away"),
+    "that cannot be shown": (
+        "raise type('Mute', (Exception,), {'__str__': lambda self: 1 / 0})", "Mute (which cannot be shown)",
+    ),
+    "many lines and colours": ("raise RuntimeError('one\\ntwo\\x1b[31m')", "RuntimeError: one two\\x1b[31m"),
+    "recursion": ("(again := lambda: again())()", "RecursionError"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("statement", "said"), ERRORS.values(), ids=ERRORS)
+@pytest.mark.parametrize("where", ["import", "register", "attribute"])
+def test_what_is_raised_on_the_way_in_leaves_the_plugin_out(
+    place: Place, statement: str, said: str, where: str
+) -> None:
+    source = {
+        "import": f"{statement}\n",
+        "register": REGISTERS.format(statement),
+        "attribute": f"def __getattr__(name):\n    {statement}\n",
+    }[where]
+    place.install("wild", source)
+    outcome = place.vbackup("run")
+    assert "plugin 'wild' of stranger_wild is left out: " in outcome.err
+    assert said in outcome.err
+    assert outcome.code in (0, 3)  # nothing of it was needed
+    assert "\x1b" not in outcome.err
+
+
+META = """
+class Meta(type):
+    def __getattribute__(cls, name):
+        raise OSError(name)
+class Other(metaclass=Meta): pass
+"""
+SAID = """
+class Said(dict):
+    def {method}(self):
+        raise OSError("no")
+VBACKUP_BRINGS = Said(a=1)
+"""
+STRANGE = {
+    "names that are code": (META, "its module raised OSError: __class__"),
+    "what it brings is code": (SAID.format(method="items"), "its VBACKUP_BRINGS must be lists of names by role"),
+    "what it brings cannot be shown": (SAID.format(method="__repr__"), "not a value of type Said"),
+    "options are no model": ("Wild.options = dict", "class Wild has no `options`"),
+    "options must be given": (
+        "class Needs(Zlib.options):\n    word: str\nWild.options = Needs",
+        "the options of Wild must all have defaults, as codecs are made without any: word",
+    ),
+    "a name for the terminal": (r"Wild.name = '\x1b[2J'", "class Wild has no usable `name`"),
+    "a flag that is none": ("Wild.encrypts = 1", "`encrypts` of class Wild must be True or False"),
+}
+
+
+@pytest.mark.parametrize(("source", "said"), STRANGE.values(), ids=STRANGE)
+def test_what_it_brings_is_looked_at(place: Place, source: str, said: str) -> None:
+    place.install("wild", GOOD + source)
+    outcome = place.vbackup("plugins")
+    assert said in outcome.err
+    assert outcome.code == 0
+    assert "broken" in outcome.out
+
+
+THIS = f"this is 1, of vbackup {__version__}"
+VERSIONS = {
+    "2": f"it was made for API version 2; {THIS}: update vbackup, or install an older version of the plugin",
+    "99": f"it was made for API version 99; {THIS}: update vbackup",
+    "0": "its VBACKUP_API_VERSION must be a whole number from 1 on, not 0",
+    "-1": "its VBACKUP_API_VERSION must be a whole number from 1 on, not -1",
+    "True": "its VBACKUP_API_VERSION must be a whole number from 1 on, not True",
+    "1.0": "its VBACKUP_API_VERSION must be a whole number from 1 on, not 1.0",
+    "'1'": "its VBACKUP_API_VERSION must be a whole number from 1 on, not '1'",
+    "None": "its VBACKUP_API_VERSION must be a whole number from 1 on, not None",
+    "'x' * 10000": "not '" + "x" * 79 + "...",
+}
+
+
+@pytest.mark.parametrize(("version", "said"), VERSIONS.items(), ids=[name[:8] for name in VERSIONS])
+def test_a_plugin_for_another_api_says_which_vbackup_it_needs(place: Place, version: str, said: str) -> None:
+    place.install("wild", f"VBACKUP_API_VERSION = {version}\n{GOOD}")
+    assert said in place.vbackup("plugins").err
+
+
+@pytest.mark.parametrize("line", ["VBACKUP_API_VERSION = 1\n", ""])
+def test_a_plugin_for_this_api_or_that_says_nothing_is_taken(place: Place, line: str) -> None:
+    place.install("wild", line + GOOD)
+    assert Registry.load().codecs["wild"].__name__ == "Wild"
+
+
+def test_a_plugin_for_an_api_of_the_past_names_the_last_vbackup_that_has_it(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loading, "API_VERSION", 3)
+    monkeypatch.setattr(loading, "LAST_WITH", {2: "1.9"})
+    place.install("wild", f"VBACKUP_API_VERSION = 2\n{GOOD}")
+    place.install("older", f"VBACKUP_API_VERSION = 1\n{GOOD}")
+    err = place.vbackup("plugins").err
+    here = f"this is 3, of vbackup {__version__}: update the plugin"
+    assert f"it was made for API version 2; {here}, or install vbackup 1.9, the last with that API\n" in err
+    assert f"it was made for API version 1; {here}\n" in err
+
+
+def test_each_version_of_the_past_has_a_last_vbackup() -> None:
+    assert sorted(loading.LAST_WITH) == list(range(1, loading.API_VERSION))
+
+
+@pytest.mark.parametrize("where", ["import", "register"])
+def test_a_plugin_that_takes_long_to_load_is_named(place: Place, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    """It may hang for ever, which nothing can end; then this message is all that there is to go by."""
+    monkeypatch.setattr(manager, "IMPORT_PATIENCE", 0.5)
+    monkeypatch.setattr(watch, "_LOOK", 0.01)
+    monkeypatch.setattr(watch, "WATCH", watch.Watch())
+    monkeypatch.setattr(manager, "WATCH", watch.WATCH)
+    waits = "import stranger_tame\nassert stranger_tame.GO.wait(60)\n"
+    register = REGISTERS.format("import stranger_tame; assert stranger_tame.GO.wait(60)")
+    place.install("wild", {"import": waits + GOOD, "register": register}[where])
+    with released_by("plugin 'wild', its module: import has not returned for "):
+        outcome = place.vbackup("plugins")
+    assert (
+        "(if it hangs: update or remove stranger_wild, or run without it: VBACKUP_DISABLED_PLUGINS=wild)" in outcome.err
+    )
+
+
+def test_calls_are_traced_with_plugin_and_hook_and_no_secret(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = """
+    from vbackup.api import hookimpl
+    @hookimpl
+    def vbackup_job_started(event): pass
+    @hookimpl
+    def vbackup_job_finished(event): raise RuntimeError("canary-secret")
+    """
+    place.install("wild", dedent(source) + GOOD)
+    monkeypatch.setenv("VBACKUP_TRACE_HOOKS", "1")
+    monkeypatch.setenv("CANARY", "canary-secret-of-the-key")
+    outcome = place.vbackup("run")
+    lines = [line for line in outcome.err.splitlines() if line.startswith("hook ")]
+    assert "hook wild: vbackup_register_codecs(register: function)" in lines
+    assert "hook wild: vbackup_job_started(event: JobStarted)" in lines
+    assert "hook wild: vbackup_job_finished raised RuntimeError" in lines
+    assert "hook zstd: vbackup_register_codecs(register: function)" in lines
+    assert all(len(line.split(": ", 1)) == 2 and " vbackup_" in line for line in lines)
+    secrets = [(place.directory / "main.key").read_text().strip(), "canary-secret", "web"]
+    assert not any(secret in line for line in lines for secret in secrets)

@@ -1,0 +1,163 @@
+"""Naming the plugin in whatever its code does wrong."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, NoReturn, ParamSpec, TypeVar
+
+from vbackup.api import PluginError, VBackupError
+from vbackup.guards import watch
+
+P = ParamSpec("P")
+R = TypeVar("R")
+_LONGEST = 1000
+"""Characters of a stranger's message that are shown."""
+_LONGEST_VALUE = 80
+
+
+def told(error: BaseException) -> str:
+    """Return an exception's type and message on one line, whatever it is: its ``__str__`` may itself raise."""
+    name = type(error).__name__
+    try:
+        text = " ".join(str(error).split())[:_LONGEST]
+    except BaseException:  # noqa: BLE001 - a stranger's exception may do anything when it is shown
+        return f"{name} (which cannot be shown)"
+    return f"{name}: {text}" if text else name
+
+
+def told_value(value: object) -> str:
+    """Return a value as Python shows it, shortened: showing it may raise, too."""
+    try:
+        text = repr(value)
+    except BaseException:  # noqa: BLE001 - a stranger's value may do anything when it is shown
+        return f"a value of type {type(value).__name__}"
+    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}..."
+
+
+def is_ours(error: BaseException) -> bool:
+    """Whether it is the user who stops us, or a generator that is closed: nothing that a plugin did.
+
+    A signal interrupts the main thread only, and where vbackup handles signals by an exception of its own.
+    """
+    if isinstance(error, GeneratorExit):
+        return True
+    if not isinstance(error, KeyboardInterrupt) or threading.current_thread() is not threading.main_thread():
+        return False
+    ours = type(error).__module__.partition(".")[0] == "vbackup"
+    return ours or signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@dataclass(frozen=True, slots=True)
+class Blame:
+    """Who it was: ``what`` is a part of the site as messages name it (``transport main, of type webdav``)."""
+
+    plugin: str
+    origin: str
+    """The distribution that the plugin is of."""
+    builtin: bool
+    what: str
+
+    @property
+    def hint(self) -> str:
+        """How to go on."""
+        without = f"run without it: VBACKUP_DISABLED_PLUGINS={self.plugin}"
+        if self.builtin:
+            return f"this is a fault of vbackup: update it, or {without}"
+        return f"update or remove {self.origin or 'the plugin'}, or {without}"
+
+    def error(self, did: str) -> PluginError:
+        """Return the error that says what the plugin did."""
+        return PluginError(f"plugin {self.plugin!r}, {self.what}: {did}", hint=self.hint)
+
+    def calling(
+        self, method: str, about: str = "", *, raised: Raised | None = None, patience: float | None = None
+    ) -> Calling:
+        """Return the context of one call. What comes out of it is one of vbackup's errors, or ours.
+
+        ``raised`` remembers what our own code raised that the plugin calls: that passes. After ``patience`` seconds it
+        is told that the call takes long.
+        """
+        return Calling(self, method, about, raised, watch.PATIENCE if patience is None else patience)
+
+    def settled(self, method: str, error: BaseException, raised: Raised | None = None) -> BaseException:
+        """Return what is to be raised in place of ``error``, which came out of ``method``."""
+        if is_ours(error) or (raised is not None and error is raised.error):
+            return error
+        if isinstance(error, VBackupError):
+            return error if _is_presentable(error) else self.error(f"{method} raised {told(error)}")
+        return self.error(f"{method} raised {told(error)}")
+
+    def reraise(self, method: str, error: BaseException, raised: Raised | None = None) -> NoReturn:
+        """Raise what `settled` returns."""
+        settled = self.settled(method, error, raised)
+        if settled is error:
+            raise error
+        raise settled from error
+
+
+class Raised:
+    """Remembers what code of ours raised that a plugin calls."""
+
+    error: BaseException | None = None
+
+    def by(self, action: Callable[P, R]) -> Callable[P, R]:
+        """Return ``action``, for a plugin to call."""
+
+        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            try:
+                return action(*args, **kwargs)
+            except BaseException as error:
+                self.error = error
+                raise
+
+        return call
+
+
+class Calling:
+    """A call of a plugin that is under way."""
+
+    __slots__ = ("_about", "_blame", "_method", "_raised", "since", "told_after")
+
+    def __init__(self, blame: Blame, method: str, about: str, raised: Raised | None, patience: float) -> None:
+        self._blame = blame
+        self._method = method
+        self._about = about
+        self._raised = raised
+        self.since = 0.0
+        """When it began, by the monotonic clock; kept by `Watch`."""
+        self.told_after = patience
+        """Seconds after which it is next told that it takes long."""
+
+    def __str__(self) -> str:
+        return f"plugin {self._blame.plugin!r}, {self._blame.what}: {self._what}"
+
+    @property
+    def _what(self) -> str:
+        return f"{self._method} {self._about}".rstrip()
+
+    @property
+    def way_out(self) -> str:
+        """How to go on if it hangs; nothing for a built-in plugin, which waits for something else."""
+        return "" if self._blame.builtin else f" (if it hangs: {self._blame.hint})"
+
+    def __enter__(self) -> None:
+        watch.WATCH.begin(self)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        watch.WATCH.end(self)
+        if error is not None:
+            self._blame.reraise(self._what, error, self._raised)
+
+
+def _is_presentable(error: Any) -> bool:
+    """Whether an error has what all of vbackup's have, and can be made anew, as another thread does."""
+    try:
+        texts = (error.message, error.hint, str(error))
+        type(error)(error.message, hint=error.hint, transient=error.transient)
+    except BaseException:  # noqa: BLE001 - a stranger's subclass may do anything
+        return False
+    return all(isinstance(text, str) for text in texts) and isinstance(error.transient, bool)

@@ -1,0 +1,94 @@
+"""The guard around an executor."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Generator, Iterator, Sequence
+from functools import partial
+from typing import Generic, TypeVar
+
+from vbackup.api import Executor, PluginError, Task
+from vbackup.engine.parallel import Gate
+from vbackup.guards.blame import Blame
+
+T = TypeVar("T")
+
+
+def each_once(
+    executor: Executor, tasks: Sequence[Task], work: Callable[[Task], T], parallel: int, blame: Blame
+) -> Generator[tuple[Task, T], None, None]:
+    """Like `Executor.run`, but results are those that ``work`` gave here, one for each task, and nothing runs on.
+
+    Raises: `PluginError`, when all that has run has been yielded, for tasks that were never run, or for whatever else
+    the executor does wrong.
+    """
+    runs = _Runs(work, blame)
+    yielded: set[Task] = set()
+    trouble: PluginError | None = None
+    try:
+        try:
+            for task in _wakes(executor, tuple(tasks), runs, parallel, blame):
+                if task in runs.results and task not in yielded:
+                    yielded.add(task)
+                    yield task, runs.results[task]
+        finally:
+            runs.gate.shut()
+            runs.gate.wait_until_empty()
+    except PluginError as error:
+        trouble = error
+    for task in tasks:
+        if task in runs.results and task not in yielded:
+            yield task, runs.results[task]
+    left = sum(task not in runs.results for task in tasks)
+    if left and trouble is None:
+        trouble = blame.error(f"run ended, and {left} of {len(tasks)} tasks were never run")
+    trouble = trouble or runs.trouble
+    if trouble is not None:
+        raise trouble
+
+
+def _wakes(executor: Executor, tasks: Sequence[Task], work: _Runs[T], parallel: int, blame: Blame) -> Iterator[Task]:
+    """Yield the tasks that the executor says are done."""
+    with blame.calling("run"):
+        pairs = iter(executor.run(tasks, work, parallel))
+    try:
+        while True:
+            try:
+                pair = next(pairs, None)
+            except BaseException as error:  # noqa: BLE001 - raised again
+                blame.reraise("run", error)
+            if pair is None:
+                return
+            if not isinstance(pair, tuple) or len(pair) != 2 or pair[0] not in tasks:
+                raise blame.error("run gave something else than a task that it was given, and its result")
+            yield pair[0]
+    finally:
+        close = getattr(pairs, "close", None)
+        if close is not None:
+            with blame.calling("run"):
+                close()
+
+
+class _Runs(Generic[T]):
+    """Runs each task once, whoever asks for it how often, and remembers what came of it."""
+
+    def __init__(self, work: Callable[[Task], T], blame: Blame) -> None:
+        self.results: dict[Task, T] = {}
+        self.gate = Gate()
+        self.trouble: PluginError | None = None
+        self._work = work
+        self._blame = blame
+        self._begun: set[Task] = set()
+        self._lock = threading.Lock()
+
+    def __call__(self, task: Task) -> T:
+        with self._lock:
+            again = task in self._begun
+            self._begun.add(task)
+        if again:
+            self.trouble = self._blame.error(f"run called the work of {task.machine or task.group} twice")
+            raise self.trouble
+        for result in self.gate.through(partial(self._work, task)):
+            self.results[task] = result
+            return result
+        raise self._blame.error("run went on after it was ended")

@@ -1,0 +1,151 @@
+"""Checks of what plugins yield: extents that cover a disk, and blocks that are those that were asked for."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from math import inf
+from time import monotonic
+from typing import Generic, TypeVar
+
+from vbackup.api import Block, Extent, Kind, PluginError, Range
+from vbackup.guards.answers import kind_of
+from vbackup.guards.blame import Blame, Raised
+from vbackup.guards.watch import WATCH
+
+T = TypeVar("T")
+_BUFFERS = (bytes, bytearray, memoryview)
+
+
+class Lent(Generic[T]):
+    """An iterator of ours in the hands of a plugin: it remembers what we raised, and whether all was taken."""
+
+    def __init__(self, items: Iterable[T]) -> None:
+        self._items = iter(items)
+        self.raised = Raised()
+        self.is_through = False
+        self.refusal: Callable[[], PluginError] | None = None
+        """Set while nobody may ask for more: what is raised then."""
+
+    def __iter__(self) -> Iterator[T]:
+        return self
+
+    def __next__(self) -> T:
+        if self.refusal is not None:
+            raise self.refusal()
+        try:
+            return next(self._items)
+        except StopIteration:
+            self.is_through = True
+            raise
+        except BaseException as error:
+            self.raised.error = error
+            raise
+
+
+def covering(extents: Callable[[], Iterable[Extent]], size: int, disk: str, blame: Blame) -> Iterator[Extent]:
+    """Yield extents of a disk that cover its ``size``, ascending. Raises: `PluginError`."""
+    end = 0
+    try:
+        for extent in extents():
+            end = _continued(extent, end, size, disk, blame)
+            yield extent
+    except BaseException as error:  # noqa: BLE001 - raised again
+        blame.reraise(f"extents of {disk}", error)
+    if end != size:
+        raise blame.error(f"{disk} gave extents that end at {end} of {size} bytes")
+
+
+def _continued(extent: object, begin: int, size: int, disk: str, blame: Blame) -> int:
+    """Return the end of an extent that begins where it must."""
+    if type(extent) is not Extent or type(extent.kind) is not Kind:
+        raise blame.error(f"{disk} gave {kind_of(extent)} that is no extent of a `Kind`")
+    offset, length, _ = extent
+    if type(offset) is not int or type(length) is not int or offset != begin or length <= 0:
+        raise blame.error(f"{disk} gave extent {offset!r:.30}+{length!r:.30}, which does not continue at {begin}")
+    if begin + length > size:
+        raise blame.error(f"{disk} gave extent {offset}+{length}, which ends beyond its {size} bytes")
+    return begin + length
+
+
+def as_asked(
+    read: Callable[[Iterable[Range]], Iterable[Block]], ranges: Iterable[Range], disk: str, blame: Blame
+) -> Iterator[Block]:
+    """Yield the blocks of ``ranges`` in their order. Raises: `PluginError` for any other.
+
+    Ranges are given out while a block is waited for, and to nobody else: what makes them is no friend of threads.
+    """
+    asked: deque[Range] = deque()
+    lent = Lent(_noted(ranges, asked))
+    memory = _Memory()
+    what = f"read of {disk}"
+
+    def elsewhere() -> PluginError:
+        return blame.error(f"{disk} asked for ranges while it was not asked for blocks (in another thread?)")
+
+    with blame.calling(what, raised=lent.raised):
+        blocks = iter(read(lent))
+    call = blame.calling(what)
+    try:
+        WATCH.begin(call)
+        while True:
+            lent.refusal = None
+            call.since = monotonic()
+            try:
+                block = next(blocks, None)
+            except BaseException as error:  # noqa: BLE001 - raised again
+                blame.reraise(what, error, lent.raised)
+            call.since = inf  # whoever has the block may take as long as it likes
+            lent.refusal = elsewhere
+            if block is None:
+                break
+            _check(block, asked, disk, blame)
+            if memory.is_used_again(block.data):
+                raise blame.error(f"{disk} gave the same memory for two blocks, which belong to who gets them")
+            yield block
+    finally:
+        WATCH.end(call)
+        lent.refusal = None
+        close = getattr(blocks, "close", None)
+        if close is not None:
+            with blame.calling(what, raised=lent.raised):
+                close()
+    if lent.raised.error is not None:
+        raise lent.raised.error  # it was swallowed
+    if asked or not lent.is_through:
+        raise blame.error(f"{disk} ended before all was read that was asked for")
+
+
+def _check(block: object, asked: deque[Range], disk: str, blame: Blame) -> None:
+    if not isinstance(block, Block) or type(block.offset) is not int or not isinstance(block.data, _BUFFERS):
+        data = f" with {kind_of(block.data)} for data" if isinstance(block, Block) else ""
+        raise blame.error(f"{disk} gave {kind_of(block)}{data}, not a block of bytes")
+    if isinstance(block.data, memoryview) and (block.data.ndim != 1 or block.data.itemsize != 1):
+        raise blame.error(f"{disk} gave memory that is not of single bytes")
+    wanted = asked.popleft() if asked else None
+    if wanted is None or wanted.offset != block.offset or wanted.length != len(block.data):
+        instead = f"{wanted.offset}+{wanted.length} was next" if wanted else "nothing more was asked for"
+        raise blame.error(f"{disk} gave {block.offset}+{len(block.data)} where {instead}")
+
+
+def _noted(ranges: Iterable[Range], asked: deque[Range]) -> Iterator[Range]:
+    for wanted in ranges:
+        asked.append(wanted)
+        yield wanted
+
+
+class _Memory:
+    """Tells memory that is handed over twice. The last one is held on to, so that a pool does not give it out."""
+
+    def __init__(self) -> None:
+        self._last: object = None
+        self._used = 0
+
+    def is_used_again(self, data: object) -> bool:
+        owner = data.obj if isinstance(data, memoryview) else data
+        if type(owner) is not bytearray or not isinstance(data, bytearray | memoryview):
+            return False
+        if owner is not self._last:
+            self._last, self._used = owner, 0
+        self._used += len(data)
+        return self._used > len(owner)
