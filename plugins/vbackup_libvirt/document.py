@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 from xml.etree import ElementTree as ET
 from xml.etree.ElementTree import Element
 
@@ -48,6 +49,8 @@ class Disk:
     shareable: bool
     controller: str = ""
     """The model of the SCSI controller that it is on: ``virtio-scsi``, ``lsilogic``."""
+    in_io_thread: bool = False
+    """Whether QEMU serves it to the guest in a thread of its own."""
     is_written: bool = True
     """Whether the guest can write to it: then what is on it and in the guest's memory go together."""
 
@@ -72,11 +75,11 @@ def parse(text: str) -> Element:
 
 def disks(domain: Element) -> list[Disk]:
     """Return all disks, in the document's order."""
-    models = {
-        element.get("index", "0"): element.get("model", "")
+    scsi = {
+        element.get("index", "0"): _Controller(element.get("model", ""), _in_io_thread(element))
         for element in domain.iterfind("devices/controller[@type='scsi']")
     }
-    return [_disk(element, models) for element in domain.iterfind("devices/disk")]
+    return [_disk(element, scsi) for element in domain.iterfind("devices/disk")]
 
 
 def disk_key(element: Element) -> str:
@@ -84,8 +87,15 @@ def disk_key(element: Element) -> str:
     return attribute(element, "target", "dev")
 
 
-def _disk(element: Element, scsi: Mapping[str, str]) -> Disk:
+class _Controller(NamedTuple):
+    model: str
+    in_io_thread: bool
+
+
+def _disk(element: Element, scsi: Mapping[str, _Controller]) -> Disk:
     kind = element.get("type", "file")
+    is_scsi = attribute(element, "target", "bus") == "scsi"
+    controller = scsi.get(attribute(element, "address", "controller") or "0") if is_scsi else None
     source = element.find("source")
     order = attribute(element, "boot", "order")
     return Disk(
@@ -98,15 +108,20 @@ def _disk(element: Element, scsi: Mapping[str, str]) -> Disk:
         boot_order=int(order) if order else None,
         encrypted=any(True for _ in element.iter("encryption")),
         shareable=element.find("shareable") is not None,
-        controller=_scsi_model(element, scsi) if attribute(element, "target", "bus") == "scsi" else "",
+        controller="" if controller is None else _scsi_model(controller),
+        in_io_thread=_in_io_thread(element) or (controller is not None and controller.in_io_thread),
         is_written=_is_written(element),
     )
 
 
-def _scsi_model(element: Element, models: Mapping[str, str]) -> str:
-    model = models.get(attribute(element, "address", "controller") or "0", "")
+def _scsi_model(controller: _Controller) -> str:
     # libvirt's word for the controller that is a virtio device; QEMU's default is another one for each architecture.
-    return "virtio-scsi" if model.startswith("virtio") else model
+    return "virtio-scsi" if controller.model.startswith("virtio") else controller.model
+
+
+def _in_io_thread(element: Element) -> bool:
+    driver = element.find("driver")
+    return driver is not None and (driver.get("iothread") is not None or driver.find("iothreads") is not None)
 
 
 def _is_written(element: Element) -> bool:

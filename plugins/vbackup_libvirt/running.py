@@ -10,7 +10,7 @@ from xml.etree.ElementTree import Element
 
 from vbackup.api import Capture, CaptureLost, CaptureRequest, OpenCapture, Quiesce
 from vbackup.api.clock import now
-from vbackup_libvirt import checkpoints, document, scratch, state
+from vbackup_libvirt import checkpoints, document, io_threads, scratch, state
 from vbackup_libvirt.capture import Plan, description, discard, plan, undone
 from vbackup_libvirt.freeze import frozen
 from vbackup_libvirt.guard import Guard, guarded
@@ -31,6 +31,7 @@ def capture_running(machine: Machine, request: CaptureRequest, journal: Journal[
     with guarded(job) as guard:  # first: it gets ready while we plan
         notes = make_way(machine)
         live = machine.xml()
+        io_threads.refuse(machine, live)
         planned = _prepare(machine, request, live)
         scratch.require_room(machine.node, machine.name, planned.size)
         with _captured(planned, live, job, guard, journal, notes) as capture:
