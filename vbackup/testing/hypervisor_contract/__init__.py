@@ -31,12 +31,16 @@ The others need more than that, and are subclassed beside it by whoever can make
 `UnreachableContract`  ``unreachable``: a hypervisor at an address where nobody listens
 =====================  ==============================================================================
 
+`Backups` and `save` are for tests of your own: the first copies captures as the engine does, each with its marker, and
+the second gives what a restore needs.
+
 A fixture that is not overridden is an error of its test, never a test that passes. Each test says in its docstring what
 is asked, and where in `vbackup.api` it is written. There are a few hundred captures in it: small disks make it quick.
 """
 
 from __future__ import annotations
 
+from vbackup.testing.hypervisor_contract.backups import Backups, assert_same, contents, copy_disk
 from vbackup.testing.hypervisor_contract.base import GuestUnderTest, Leftovers
 from vbackup.testing.hypervisor_contract.capturing import CaptureContract
 from vbackup.testing.hypervisor_contract.files import FilesContract
@@ -44,12 +48,13 @@ from vbackup.testing.hypervisor_contract.listing import ListingContract, Unreach
 from vbackup.testing.hypervisor_contract.processes import Opens, ProcessContract
 from vbackup.testing.hypervisor_contract.reading import ReadContract
 from vbackup.testing.hypervisor_contract.restoring import NEW, RestoreContract
-from vbackup.testing.hypervisor_contract.saved import Find
+from vbackup.testing.hypervisor_contract.saved import Find, Saved, save
 from vbackup.testing.hypervisor_contract.several import LostGuestContract, MarkersContract, TwoGuestsContract
 from vbackup.testing.hypervisor_contract.tracking import TrackingContract
 
 __all__ = [
     "NEW",
+    "Backups",
     "Find",
     "GuestUnderTest",
     "HypervisorContract",
@@ -58,8 +63,13 @@ __all__ = [
     "MarkersContract",
     "Opens",
     "ProcessContract",
+    "Saved",
     "TwoGuestsContract",
     "UnreachableContract",
+    "assert_same",
+    "contents",
+    "copy_disk",
+    "save",
 ]
 
 

@@ -28,8 +28,7 @@ from vbackup.api import (
     Unsupported,
 )
 from vbackup.testing.crash import processes, ticking
-from vbackup.testing.hypervisor_contract.backups import Backups, assert_same, contents, copy_disk
-from vbackup.testing.hypervisor_contract.saved import save
+from vbackup.testing.hypervisor_contract import Backups, assert_same, contents, copy_disk, save
 
 OWNER = "0123456789abcdef" * 2
 

@@ -24,7 +24,7 @@ from vbackup.api import (
     Unsupported,
 )
 from vbackup.testing.crash import FILE_OPERATIONS, processes, ticking
-from vbackup.testing.hypervisor_contract.saved import Saved, save
+from vbackup.testing.hypervisor_contract import Saved, save
 
 OWNER = "0123456789abcdef" * 2
 
