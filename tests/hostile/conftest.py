@@ -44,7 +44,7 @@ REGISTER = """
 
 from vbackup.api import hookimpl
 
-{cls}.name = "{name}"
+{cls}.name = "wild"
 
 @hookimpl
 def vbackup_register_{role}(register):
@@ -142,9 +142,9 @@ class Place:
         self.install("wild", WILD.format(role=role, base=base, body=indent(dedent(body), "    ")))
         self._use(role)
 
-    def let_loose(self, fault: Fault, *, name: str = "wild") -> None:
+    def let_loose(self, fault: Fault) -> None:
         """Install one of the classes with a fault, as the only one of its plugin, and use it."""
-        register = REGISTER.format(role=fault.role, cls=fault.name, name=name)
+        register = REGISTER.format(role=fault.role, cls=fault.name)
         self.install("wild", _source(fault.file) + register)
         self._use(fault.role)
 
@@ -152,6 +152,8 @@ class Place:
         section = {"hypervisors": "lab", "transports": "disk", "targets": "main"}
         if role == "codecs":
             self.config["targets"]["main"]["codecs"] = [{"type": "wild"}]
+        elif role == "executors":
+            self.config["executor"] = {"type": "wild"}
         elif role in section:
             self.config[role][section[role]]["type"] = "wild"
 
@@ -183,7 +185,8 @@ class Place:
 
     def calm(self) -> None:
         """Go on without the plugin that misbehaved."""
-        self._monkeypatch.setenv("VBACKUP_DISABLED_PLUGINS", "wild")  # and nothing else
+        self._monkeypatch.setenv("VBACKUP_DISABLED_PLUGINS", "wild")
+        self.config.pop("executor", None)
         self.config["hypervisors"]["lab"]["type"] = "tame"
         self.config["transports"]["disk"]["type"] = "local"
         self.config["targets"]["main"] |= {"type": "repository", "codecs": []}

@@ -48,36 +48,30 @@ def test_each_method_of_a_target_is_guarded(place: Place, method: str) -> None:
 
 
 @pytest.mark.parametrize("fault", faults("executors"), ids=str)
-def test_what_an_executor_does_wrong_is_told_with_its_name(
-    place: Place, monkeypatch: pytest.MonkeyPatch, fault: Fault
-) -> None:
-    monkeypatch.setenv("VBACKUP_DISABLED_PLUGINS", "inprocess")
-    place.let_loose(fault, name="inprocess")
-    place.refused("run", by=f"plugin 'wild', executor inprocess: {fault.told}")
+def test_what_an_executor_does_wrong_is_told_with_its_name(place: Place, fault: Fault) -> None:
+    place.let_loose(fault)
+    place.refused("run", by=f"plugin 'wild', executor wild: {fault.told}")
     place.prove()
 
 
-def test_work_that_an_executor_repeats_is_done_once(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_work_that_an_executor_repeats_is_done_once(place: Place) -> None:
     body = """
-    name = "inprocess"
     def run(self, tasks, work, parallel):
         for task in tasks:
             yield task, work(task)
             yield task, work(task)
     """
-    monkeypatch.setenv("VBACKUP_DISABLED_PLUGINS", "inprocess")
     place.wild("executors", "Threads", body)
     outcome = place.vbackup("run")
-    assert "plugin 'wild', executor inprocess: run called the work of web twice" in outcome.err
+    assert "plugin 'wild', executor wild: run called the work of web twice" in outcome.err
     assert outcome.code == 3  # the point is good
     place.calm()
     assert len(place.points()) == 2
     place.prove()
 
 
-def test_work_that_an_executor_leaves_running_is_waited_for(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_work_that_an_executor_leaves_running_is_waited_for(place: Place) -> None:
     body = """
-    name = "inprocess"
     def run(self, tasks, work, parallel):
         began = threading.Event()
         def late(task):
@@ -91,7 +85,6 @@ def test_work_that_an_executor_leaves_running_is_waited_for(place: Place, monkey
         while not work.gate._inside and not work.results: pass
         return iter([])
     """
-    monkeypatch.setenv("VBACKUP_DISABLED_PLUGINS", "inprocess")
     place.wild("executors", "Threads", body)
     assert place.vbackup("run").code in (0, 3)
     place.calm()

@@ -598,19 +598,3 @@ class BlocksNotAskedForToTheEnd(Lab):
         def read(self, ranges):
             list(ranges)
             return iter([])
-
-
-class TheSameMemoryTwice(Lab):
-    """disk vda gave the same memory for two blocks, which belong to who gets them"""
-
-    class Disk(Source):
-        def extents(self, *, full):
-            for at in range(0, self.size, 131072):
-                yield Extent(at, 65536, Kind.DATA)
-                yield Extent(at + 65536, 65536, Kind.ZERO)
-
-        def read(self, ranges):
-            memory = bytearray(65536)
-            for block in self.inner.read(ranges):
-                memory[:] = block.data
-                yield Block(block.offset, memory)

@@ -21,6 +21,13 @@ class RaisesInPut(Disk):
         raise RuntimeError("no")
 
 
+class ClosesInPut(Disk):
+    """raised GeneratorExit"""
+
+    def put(self, key, data, *, if_absent=False):
+        raise GeneratorExit
+
+
 class ExitsInPut(Disk):
     """raised SystemExit: 0"""
 

@@ -43,7 +43,7 @@ def registry(installed: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Regis
 
 @pytest.fixture
 def site(installed: Path, tmp_path: Path) -> Site:
-    """Two machines of the old hypervisor, on the old transport, through the old codec."""
+    """Two machines of the old hypervisor, on the old transport, through the old codec, by the old executor."""
     (tmp_path / "machines").mkdir()
     for name in ("web", "db"):
         (tmp_path / "machines" / f"{name}.raw").write_bytes(content(name))
@@ -52,7 +52,7 @@ def site(installed: Path, tmp_path: Path) -> Site:
     codecs = [{"type": "old-codec", "level": 9}, {"type": "aes-256-gcm"}]
     config = configuration(tmp_path, lab, transport=store, target={"codecs": codecs})
     env = {"PYTHONPATH": str(installed), "OLD_EVENTS": str(tmp_path / "events")}
-    return Site(tmp_path, config, env=env, timeout=60)
+    return Site(tmp_path, {**config, "executor": {"type": "old-executor"}}, env=env, timeout=60)
 
 
 def content(name: str) -> bytes:

@@ -84,6 +84,7 @@ def cli(context: click.Context, config: Path | None, verbose: int) -> None:
 
 def main() -> None:
     """Run the command line of this process."""
+    output.hear_strangers()
     gc.disable()  # all that is imported stays, so looking for garbage finds none; `State.site` turns it on
     state = State()
     code = execute(sys.argv[1:], state)
@@ -107,6 +108,11 @@ def execute(args: Sequence[str], state: State | None = None) -> int:
     except click.ClickException as error:
         _tell(state, "usage" if error.exit_code == USAGE else "error", error.format_message(), "")
         return error.exit_code
+    except click.Abort:
+        _tell(state, "interrupted", "aborted", "")
+        return FAILED
+    except SystemExit as left:  # a command of a plugin
+        return left.code if type(left.code) is int else OK if left.code is None else FAILED
     except Stopped as stopped:
         _tell(state, "interrupted", f"stopped by {stopped.name}", "")
         return 128 + stopped.number
@@ -128,7 +134,7 @@ def _usage(error: click.UsageError, *, as_json: bool) -> int:
 
 def _failed(error: BaseException, state: State) -> int:
     from vbackup.api import ConfigError, PluginError, VBackupError
-    from vbackup.guards.blame import told
+    from vbackup.guards.blame import presentable, told
 
     if os.environ.get("VBACKUP_DEBUG") == "1":
         import traceback
@@ -137,9 +143,9 @@ def _failed(error: BaseException, state: State) -> int:
     if not isinstance(error, VBackupError) and state.loaded is not None:
         explained = state.loaded.explained(error, "nobody expected that")
         error = explained if isinstance(explained, PluginError) else error
-    if isinstance(error, VBackupError):
-        _tell(state, error.kind, error.message, error.hint)
-        return USAGE if isinstance(error, ConfigError) else FAILED
+    if (known := presentable(error)) is not None:
+        _tell(state, known.kind, known.message, known.hint)
+        return USAGE if isinstance(known, ConfigError) else FAILED
     _tell(
         state,
         "internal",

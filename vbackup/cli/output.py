@@ -8,10 +8,13 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import threading
 import unicodedata
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, TextIO
+
+log = logging.getLogger(__name__)
 
 _UNSAFE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 """Unicode categories that are shown as escapes: controls, invisible marks (also those that turn text around)."""
@@ -128,11 +131,29 @@ def start_logging(verbose: int) -> None:
     root.setLevel((logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)])
 
 
+def hear_strangers() -> None:
+    """Have warnings, and what ends a thread or a finalizer, told in a line as all else is, and never as a traceback."""
+    logging.captureWarnings(capture=True)
+    threading.excepthook = lambda ended: _ended(f"thread {ended.thread.name if ended.thread else ''}", ended.exc_value)
+    sys.unraisablehook = lambda ended: _ended(ended.err_msg or "a finalizer", ended.exc_value)
+
+
+def _ended(what: str, error: BaseException | None) -> None:
+    from vbackup.guards.blame import told
+
+    if error is not None and not isinstance(error, SystemExit):
+        log.error("%s was ended by %s", what, told(error), exc_info=error)
+
+
 class _Stderr(logging.Handler):
     """Looks `sys.stderr` up for each record, as a progress display puts itself there for a while."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        complain(f"vbackup: {record.levelname.lower()}: {record.getMessage()}")
+        try:
+            message = record.getMessage()
+        except Exception as error:  # noqa: BLE001 - arguments may be anything, and this is only a log
+            message = f"{record.msg} (its arguments cannot be shown: {type(error).__name__})"
+        complain(f"vbackup: {record.levelname.lower()}: {message}")
         if record.exc_info and os.environ.get("VBACKUP_DEBUG") == "1":
             complain(logging.Formatter().formatException(record.exc_info))
 

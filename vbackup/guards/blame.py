@@ -39,12 +39,10 @@ def told_value(value: object) -> str:
 
 
 def is_ours(error: BaseException) -> bool:
-    """Whether it is the user who stops us, or a generator that is closed: nothing that a plugin did.
+    """Whether it is the user who stops us, and nothing that a plugin did.
 
     A signal interrupts the main thread only, and where vbackup handles signals by an exception of its own.
     """
-    if isinstance(error, GeneratorExit):
-        return True
     if not isinstance(error, KeyboardInterrupt) or threading.current_thread() is not threading.main_thread():
         return False
     ours = type(error).__module__.partition(".")[0] == "vbackup"
@@ -53,13 +51,14 @@ def is_ours(error: BaseException) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Blame:
-    """Who it was: ``what`` is a part of the site as messages name it (``transport main, of type webdav``)."""
+    """Who it was."""
 
     plugin: str
     origin: str
     """The distribution that the plugin is of."""
     builtin: bool
     what: str
+    """A part of the site as messages name it: ``transport main (type webdav)``."""
 
     @property
     def hint(self) -> str:
@@ -87,9 +86,7 @@ class Blame:
         """Return what is to be raised in place of ``error``, which came out of ``method``."""
         if is_ours(error) or (raised is not None and error is raised.error):
             return error
-        if isinstance(error, VBackupError):
-            return error if _is_presentable(error) else self.error(f"{method} raised {told(error)}")
-        return self.error(f"{method} raised {told(error)}")
+        return presentable(error) or self.error(f"{method} raised {told(error)}")
 
     def reraise(self, method: str, error: BaseException, raised: Raised | None = None) -> NoReturn:
         """Raise what `settled` returns."""
@@ -153,10 +150,27 @@ class Calling:
             self._blame.reraise(self._what, error, self._raised)
 
 
+def presentable(error: BaseException) -> VBackupError | None:
+    """Return one of vbackup's errors that can be shown: the error itself, or its kind made anew; None for others.
+
+    A class of a stranger's own may be made differently from ours: what it says, and whether it is transient, stays.
+    """
+    if not isinstance(error, VBackupError):
+        return None
+    if _is_presentable(error):
+        return error
+    kind = next(cls for cls in type(error).__mro__ if cls.__module__ == VBackupError.__module__)
+    try:
+        anew: VBackupError = kind(error.message, hint=error.hint, transient=error.transient)
+    except BaseException:  # noqa: BLE001 - a stranger's attributes may do anything
+        return None
+    return anew if _is_presentable(anew) else None
+
+
 def _is_presentable(error: Any) -> bool:
     """Whether an error has what all of vbackup's have, and can be made anew, as another thread does."""
     try:
-        texts = (error.message, error.hint, str(error))
+        texts = (error.message, error.hint, error.kind, str(error))
         type(error)(error.message, hint=error.hint, transient=error.transient)
     except BaseException:  # noqa: BLE001 - a stranger's subclass may do anything
         return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import random
 
 from pydantic import BaseModel
 
@@ -11,20 +12,27 @@ from vbackup.api import Buffer, Codec, CodecContext
 from vbackup.guards.answers import kind_of
 from vbackup.guards.blame import Blame, told
 
-_PROBED = 256
-"""Of so many chunks one, and the first, is decoded again: a two-hundredth of what encoding costs."""
+_BUILTIN = 256
+"""Of so many chunks of a built-in codec one, and the first, is decoded again: for a two-hundredth of the time."""
+_FIRST = 1024
+"""Chunks of a stranger's codec that are all decoded again; and then, by chance, one of `_LATER`."""
+_LATER = 16
+_SMALL = 64 << 10
+"""Bytes. What is shorter is a map, a file or the end of a disk: of a stranger's codec each is decoded again."""
 _log = logging.getLogger(__name__)
 
 
 class GuardedCodec:
     """Passes chunks on, and looks at what becomes of them.
 
-    What a codec encodes it must be able to decode, or a backup is lost when it is needed: this is tried on the first
-    chunk that each process encodes, before any restore point can need it, and on one of 256 later.
+    What a codec encodes it must be able to decode, or a backup is lost when it is needed: this is tried before any
+    restore point can need it, with the default options, as a restore does.
     """
 
-    def __init__(self, inner: Codec, blame: Blame) -> None:
+    def __init__(self, inner: Codec, blame: Blame, reader: Codec) -> None:
+        """``reader`` is the same codec with its default options."""
         self.inner = inner
+        self._reader = reader
         self.name: str = inner.name
         self.options: type[BaseModel] = inner.options
         self.encrypts: bool = inner.encrypts
@@ -39,7 +47,7 @@ class GuardedCodec:
             self._blame.reraise("encode", error)
         if type(encoded) is not bytes:
             raise self._blame.error(f"encode gave {kind_of(encoded)}, not bytes")
-        if next(self._numbers) % _PROBED == 0:
+        if self._is_probed(memoryview(data).nbytes):
             self._probe(data, encoded, context)
         return encoded
 
@@ -55,9 +63,15 @@ class GuardedCodec:
             raise self._blame.error(f"decode gave {len(decoded)} bytes where at most {max_size} are allowed")
         return decoded
 
+    def _is_probed(self, size: int) -> bool:
+        number = next(self._numbers)
+        if self._blame.builtin:
+            return number % _BUILTIN == 0
+        return number < _FIRST or size < _SMALL or random.randrange(_LATER) == 0  # noqa: S311 - no secret
+
     def _probe(self, data: Buffer, encoded: bytes, context: CodecContext) -> None:
         try:
-            decoded = self.inner.decode(encoded, context, len(data))
+            decoded = self._reader.decode(encoded, context, len(data))
         except BaseException as error:
             raise self._blame.error(f"it cannot decode what it encoded just now: {told(error)}") from error
         if decoded != data:

@@ -229,9 +229,10 @@ class Site:
 
     def _new_codec(self, name: str, options: Any) -> Codec:
         blame = self.registry.blame("codecs", name, f"codec {name}")
+        kind = self.registry.codecs[name]
         with blame.calling("its constructor"):
-            made = self.registry.codecs[name](options)
-        return GuardedCodec(made, blame)  # type: ignore[return-value]  # likewise
+            made, reader = kind(options), kind(kind.options())
+        return GuardedCodec(made, blame, reader)  # type: ignore[return-value]  # likewise
 
     def _private(self, *parts: str) -> Path:
         path = self.state_dir.joinpath(*parts)

@@ -114,7 +114,7 @@ def _promised(plugin: object) -> Names | None:
         return None
     known = {*(role.name for role in ROLES), "commands"}
     try:
-        names = {role: sorted(names) for role, names in said.items()}
+        names = {role: [names] if isinstance(names, str) else sorted(names) for role, names in said.items() if names}
     except Exception:  # noqa: BLE001 - whatever it is, it is no mapping of lists
         names = {"": []}
     if not names.keys() <= known or not all(isinstance(each, str) for part in names.values() for each in part):

@@ -244,4 +244,4 @@ def _broken(name: str, error: PluginError) -> PluginError:
 
 
 def _to_stderr(line: str) -> None:
-    sys.stderr.write(f"{line}\n")
+    sys.stderr.write(f"{line if line.isprintable() else ascii(line)}\n")

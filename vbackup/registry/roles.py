@@ -68,5 +68,5 @@ ROLES = (
     Role("transports", Transport, frozenset({"type", "retry", "limit", "parallel", "cache", "read_only", "log"})),
     Role("codecs", Codec, needs_defaults=True),
     Role("targets", Target, frozenset({"type", "transport", "codecs", "key"})),
-    Role("executors", Executor, needs_defaults=True),
+    Role("executors", Executor),
 )

@@ -121,17 +121,15 @@ class RepositoryDiskWriter:
         view = memoryview(solid)
         ids: list[bytes] = []
         fresh_ids: list[bytes] = []
-        fresh: list[Buffer] = []
+        fresh: list[memoryview] = []
         zero = 0
         for start in range(0, len(view), step):
-            chunk: Buffer = view[start : start + step]
+            chunk = view[start : start + step]
             pattern = zeros if len(chunk) == step else zeros[: len(chunk)]
             if solid.startswith(pattern, start):  # memcmp without a copy
                 ids.append(ZERO_ID)
                 zero += len(chunk)
                 continue
-            if isinstance(solid, bytearray):  # whoever gave it may write to it: never between its hash and its blob
-                chunk = bytes(chunk)
             chunk_id = session.chunk_id(ChunkKind.DATA, chunk)
             ids.append(chunk_id)
             fresh_ids.append(chunk_id)

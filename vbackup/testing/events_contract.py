@@ -35,8 +35,8 @@ ERRORS = (
 class EventsContract:
     """The contract of the hooks ``vbackup_job_...``, as tests.
 
-    The framework survives a plugin that breaks it, and complains once. A hook is called from the threads that do the
-    work, so that whatever it waits for, the backup waits for: begin a thread, or count and send at the end.
+    The framework survives a plugin that breaks it, and complains once. Hooks are called one at a time, in a thread for
+    the plugin alone. The backup waits for each, for 5 seconds at most: begin a thread, or send at the end.
     """
 
     @pytest.fixture
