@@ -171,11 +171,14 @@ def _is_listed_and_shown_rightly(python: Path, package: Path, name: str) -> None
     for block in re.findall(r"^```yaml\n(.*?)^```", (package / "README.md").read_text(), re.DOTALL | re.MULTILINE):
         shown = YAML(typ="safe", pure=True).load(block)
         assert list(schema.iter_errors(shown)) == []
-        ((section, entries),) = shown.items()
-        ((alias, entry),) = entries.items()
+        ((section, entry),) = shown.items()
+        place = [section]
+        if "type" not in entry:
+            ((alias, entry),) = entry.items()
+            place.append(alias)
         entry["nonsense"] = 1
         (error,) = schema.iter_errors(shown)
-        assert (list(error.absolute_path), "nonsense" in error.message) == ([section, alias], True)
+        assert (list(error.absolute_path), "nonsense" in error.message) == (place, True)
 
 
 def test_skeletons_are_typed_and_tidy(new: New, tmp_path: Path) -> None:
@@ -316,7 +319,7 @@ def test_nothing_is_written_over(new: New, tmp_path: Path) -> None:
     )  # fmt: skip
     code, _, err = new("pigeon", "--role", "transport", "--directory", "file")
     assert code == 2
-    assert "file cannot be written: File exists" in err
+    assert "file cannot be written: Not a directory" in err
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "mine", "precious"]
 
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Union
 
 from pydantic import ConfigDict, Field, create_model
 from pydantic.fields import FieldInfo
+from pydantic.json_schema import SkipJsonSchema
 
 from vbackup.api import PluginError
 from vbackup.config.draft7 import draft7
@@ -57,7 +58,7 @@ def model(registry: Registry, types: Collection[str] | None = None) -> type[Conf
         hypervisors=_entries(Config, "hypervisors", hypervisors),
         transports=_entries(Config, "transports", transports),
         targets=_entries(Config, "targets", targets),
-        executor=(executor | None, Config.model_fields["executor"]),
+        executor=(executor | SkipJsonSchema[None], Config.model_fields["executor"]),  # type: ignore[misc]  # at run time
     )
 
 

@@ -78,7 +78,7 @@ class _Reference:
             (entry,) = self._sections[name]["patternProperties"].values()
             lines += [f"## {name}", "", f"{what} {ENTRY}" if name == "hypervisors" else what, ""]
             lines += self._types(name, entry) if "$ref" not in entry else self._keys("", self._resolved(entry))
-        executors = self._sections["executor"]["anyOf"][0]
+        executors = self._sections["executor"]
         lines += ["## executor", "", EXECUTOR, ""]
         lines += self._types("executors", executors) if "$ref" not in executors else self._only_type(executors)
         secret = self._definitions[SHARED]

@@ -23,10 +23,22 @@ def told(error: BaseException) -> str:
     """Return an exception's type and message on one line, whatever it is: its ``__str__`` may itself raise."""
     name = type(error).__name__
     try:
-        text = " ".join(str(error).split())[:_LONGEST]
+        text = " ".join((_fields(error) or str(error)).split())[:_LONGEST]
     except BaseException:  # noqa: BLE001 - a stranger's exception may do anything when it is shown
         return f"{name} (which cannot be shown)"
     return f"{name}: {text}" if text else name
+
+
+def _fields(error: BaseException) -> str:
+    """Return, of a pydantic error, what is wrong with each field, without the values: one may be a secret."""
+    if type(error).__name__ != "ValidationError":
+        return ""
+    from pydantic import ValidationError
+
+    if not isinstance(error, ValidationError):
+        return ""
+    found = error.errors(include_input=False, include_url=False, include_context=False)
+    return "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in found)
 
 
 def told_value(value: object) -> str:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
-from vbackup.api import Capture, MachineDescription, Marker
+from vbackup.api import Capture, MachineDescription, Marker, clock
 from vbackup.guards.answers import checked, kind_of, listed
 from vbackup.guards.blame import Blame
 from vbackup.guards.disk import KEY, GuardedSource
 
 _MOST_FILE = 64 << 20
+_AHEAD = timedelta(hours=1)
 _MOST_MARKER = 1 << 20
 
 
@@ -42,6 +43,8 @@ class GuardedCapture:
             moment = checked(self._inner.time, datetime, "capture.time", self._blame)
         if moment.utcoffset() is None:
             raise self._blame.error("capture.time has no time zone")
+        if moment > clock.now() + _AHEAD:  # it would stay the latest point until then
+            raise self._blame.error(f"capture.time is in the future: {moment.isoformat()}")
         return moment
 
     @property

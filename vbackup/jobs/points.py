@@ -90,9 +90,9 @@ def reach(site: Site, only: str | None = None) -> Reached:
         try:
             found += [Found(alias, point) for point in target.points()]
             targets[alias] = target
-        except Interrupted:
-            raise
         except VBackupError as error:
+            if isinstance(error, Interrupted) and site.stop.is_set():
+                raise
             away[alias] = error
     if not targets:
         raise next(iter(away.values()), ConfigError("the configuration has no targets"))

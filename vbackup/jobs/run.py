@@ -103,9 +103,9 @@ def _job(site: Site, name: str, tasks: Sequence[Task], selection: Selection, swe
     results: list[MachineResult] = []
     try:
         _Job(site, name, selection, results, swept).run(tasks)
-    except Interrupted:
-        raise
     except Exception as error:  # its target is of no use; those of other jobs may be
+        if isinstance(error, Interrupted) and site.stop.is_set():
+            raise
         log.debug("running job %s", name, exc_info=True)
         error = error if isinstance(error, VBackupError) else site.registry.explained(error, f"job {name}")
         done = {result.task for result in results}

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from vbackup.api import ConfigError, Interrupted, MachineRef, NotFound, Task, VBackupError
+from vbackup.api import ConfigError, Interrupted, MachineRef, NotFound, PluginError, Task, VBackupError
 from vbackup.jobs import selectors
 from vbackup.jobs.site import Site
 
@@ -78,8 +78,12 @@ class _Listing:
         if alias not in self._listed:
             try:
                 self._listed[alias] = list(self._site.hypervisor(alias).machines())
-            except (ConfigError, Interrupted):
+            except ConfigError:
                 raise
+            except Interrupted as error:
+                if self._site.stop.is_set():
+                    raise
+                self._listed[alias] = PluginError(f"{alias}: stopped, and nobody had stopped it: {error.message}")
             except VBackupError as error:  # the others' machines must not suffer for it
                 self._listed[alias] = error
             except Exception as error:  # a plugin's own: nor for that

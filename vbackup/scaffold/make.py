@@ -8,6 +8,8 @@ same words make the same files.
 
 from __future__ import annotations
 
+import secrets
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,18 +42,32 @@ def make(names: Names, role: Role, directory: Path) -> Made:
     """
     files = _filled(names, role)
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-        if any(directory.iterdir()):
+        if directory.exists() and any(directory.iterdir()):
             raise AlreadyExists(f"{directory} is not empty", hint="Name another directory with --directory.")
-        for path, text in files.items():
-            file = directory / path
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(text, encoding="utf-8")
+        _write(files, directory.resolve())
     except OSError as error:
         raise ConfigError(
             f"{error.filename or directory} cannot be written: {error.strerror}", hint="Name another with --directory."
         ) from error
     return Made(directory, names.distribution, names.module, tuple(files))
+
+
+def _write(files: Mapping[str, str], directory: Path) -> None:
+    """Write all files, or none: beside their place, to which they are moved in the end."""
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    half = directory.with_name(f".{directory.name}-{secrets.token_hex(4)}")
+    try:
+        for path, text in files.items():
+            file = half / path
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text, encoding="utf-8")
+        if not directory.exists():
+            half.rename(directory)
+            return
+        for part in half.iterdir():  # it may be the directory that somebody works in
+            part.rename(directory / part.name)
+    finally:
+        shutil.rmtree(half, ignore_errors=True)
 
 
 def _filled(names: Names, role: Role) -> dict[str, str]:
