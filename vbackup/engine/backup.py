@@ -98,11 +98,6 @@ class BackUp:
                 f"{machine.name}: the hypervisor plugin captured machine {capture.machine.id!r:.80}, and not "
                 f"{machine.id!r:.80} (if it was made anew just now, the next run backs it up)"
             )
-        if capture.machine.name != machine.name:
-            raise PluginError(
-                f"{machine.name}: the hypervisor plugin captured it as {capture.machine.name!r:.80} (if it was renamed "
-                "just now, the next run backs it up)"
-            )
 
     def _turn(self, capture: Capture) -> AbstractContextManager[None]:
         if self.member is None:
@@ -143,12 +138,6 @@ class BackUp:
             for disk in disks
             if disk.full_reason and not disk.is_memory and previous is not None and _unexpected(disk, previous)
         ]
-        captured = {disk.key for disk in disks}
-        unread = [
-            f"disk {disk.key} was not captured, and its hypervisor does not say why"
-            for disk in capture.machine.disks
-            if disk.key not in captured and not any(disk.key in note for note in capture.notes)
-        ]
         member = self.member
         apart = member.notes() if member else ()
         try:
@@ -169,7 +158,7 @@ class BackUp:
                 files=files,
                 quiesced=capture.quiesced,
                 marker=capture.marker,
-                warnings=(*capture.notes, *unread, *apart, *self.writer.notes, *reread),
+                warnings=(*capture.notes, *apart, *self.writer.notes, *reread),
             )
         except ValidationError as error:
             wrong = ", ".join(".".join(map(str, each["loc"])) for each in error.errors(include_input=False))
