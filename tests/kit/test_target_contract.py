@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from functools import partial
 
 import pytest
 
@@ -10,7 +11,14 @@ from tests.kit.naive import Naive
 from tests.support import CODECS, SECRET, codec
 from vbackup.api import Options
 from vbackup.repository.target import Repository, RepositoryOptions
-from vbackup.testing.target_contract import DamageContract, DyingContract, OutageContract, TargetContract, context
+from vbackup.testing.target_contract import (
+    DamageContract,
+    DyingContract,
+    ExchangeContract,
+    OutageContract,
+    TargetContract,
+    context,
+)
 from vbackup.testing.target_contract.points import PointContract
 from vbackup.testing.transports import MemoryTransport
 from vbackup_image.points.layout import POINT
@@ -55,6 +63,15 @@ class TestRepositoryOfManyHosts(TargetContract):
     @pytest.fixture
     def target_factory(self, store, hosts):
         return lambda: repository(store, next(hosts))
+
+
+class TestRepositoriesExchange(ExchangeContract):
+    @pytest.fixture
+    def two_factories(self, tmp_path):
+        return tuple(
+            partial(repository, store, tmp_path / name)
+            for name, store in {"source": MemoryTransport(), "destination": MemoryTransport()}.items()
+        )
 
 
 class TestRepositoryHurt(DamageContract, DyingContract):

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import inspect
+from functools import partial
 
 import pytest
 
-from tests.kit.broken_targets import points, reading, trouble, writing
-from tests.kit.test_target_contract import flip
+from tests.kit.broken_targets import exchanging, points, reading, trouble, writing
+from tests.kit.test_target_contract import flip, repository
 from vbackup.api import Options, Target, VBackupError
 from vbackup.registry.roles import ROLES
-from vbackup.testing.target_contract import DamageContract, DyingContract, OutageContract, TargetContract, context
+from vbackup.testing.target_contract import (
+    DamageContract,
+    DyingContract,
+    ExchangeContract,
+    OutageContract,
+    TargetContract,
+    context,
+)
 from vbackup.testing.target_contract.care import ORDERS
 from vbackup.testing.transports import MemoryTransport
 
@@ -89,7 +97,18 @@ TROUBLE = [
     (trouble.DamagedWhenAway, OutageContract, "test_a_store_that_is_away_for_a_moment"),
     (trouble.LosesWhenAway, OutageContract, "test_a_run_that_meets_an_outage"),
 ]
-FAILURES = (AssertionError, pytest.fail.Exception, VBackupError, KeyError, AttributeError)
+EXCHANGING = [
+    (exchanging.ExchangesWithAll, "test_targets_made_apart"),
+    (exchanging.ExchangesNothing, "test_only_those_of_shared_keys_exchange"),
+    (exchanging.KeysOfItsOwn, "test_only_those_of_shared_keys_exchange"),
+    (exchanging.MadeAnewWithKeys, "test_only_those_of_shared_keys_exchange"),
+    (exchanging.ReadsAll, "test_a_base_saves_reading"),
+    (exchanging.MakesItAnother, "test_points_that_are_taken_over"),
+    (exchanging.TakesNothing, "test_points_that_are_taken_over"),
+    (exchanging.SaysNothing, "test_progress"),
+    (exchanging.IsNotStopped, "test_a_copy_that_is_stopped"),
+]
+FAILURES = (AssertionError, pytest.fail.Exception, VBackupError, KeyError, AttributeError, IndexError)
 """What a test of a broken target may end with; errors that the target itself makes among them."""
 
 
@@ -98,7 +117,7 @@ def names(mutants):
 
 
 def test_the_broken_ones_are_targets():
-    for cls in {cls for cls, *_ in (*WRONG, *DAMAGED, *TROUBLE)}:
+    for cls in {cls for cls, *_ in (*WRONG, *DAMAGED, *TROUBLE, *EXCHANGING)}:
         ROLE.check(cls)
 
 
@@ -140,3 +159,10 @@ def test_targets_that_hide_damage_are_found(store, tmp_path, cls, test):
 def test_targets_that_bear_no_trouble_are_found(tmp_path, cls, contract, test):
     with pytest.raises(FAILURES):
         getattr(contract(), test)(lambda store: cls(Options(), context(store, tmp_path)))
+
+
+@pytest.mark.parametrize(("cls", "test"), EXCHANGING, ids=names(EXCHANGING))
+def test_targets_that_exchange_badly_are_found(tmp_path, cls, test):
+    two = [partial(repository, MemoryTransport(), tmp_path / name, cls) for name in ("source", "destination")]
+    with pytest.raises(FAILURES):
+        getattr(ExchangeContract(), test)(two)

@@ -3,11 +3,12 @@
 `TargetContract` is for all of them. It needs one fixture, ``target_factory``. The others need more than a place that
 works, and are subclassed beside it by whoever can make that:
 
-=================  ================================================================================================
-`DamageContract`   ``harm_data`` and ``harm_point``: what is stored is damaged
-`DyingContract`    ``target_on``: the target on any transport (not where `Target.needs_files` is set); writers die
-`OutageContract`   ``target_on``, too: the store is away, for a moment or for good
-=================  ================================================================================================
+==================  ===============================================================================================
+`DamageContract`    ``harm_data`` and ``harm_point``: what is stored is damaged
+`DyingContract`     ``target_on``: the target on any transport (not where `Target.needs_files` is set); writers die
+`OutageContract`    ``target_on``, too: the store is away, for a moment or for good
+`ExchangeContract`  ``two_factories``: only for an `Exchanger`
+==================  ===============================================================================================
 
 A fixture that is not overridden is an error of its test, never a test that passes::
 
@@ -29,12 +30,13 @@ from vbackup.testing.target_contract.care import CareContract
 from vbackup.testing.target_contract.damage import DamageContract
 from vbackup.testing.target_contract.disks import DiskContract
 from vbackup.testing.target_contract.dying import DyingContract
+from vbackup.testing.target_contract.exchanging import ExchangeContract
 from vbackup.testing.target_contract.outage import OutageContract
 from vbackup.testing.target_contract.points import PointContract
 from vbackup.testing.target_contract.reading import ReadingContract
 from vbackup.testing.target_contract.writing import WritingContract
 
-__all__ = ["DamageContract", "DyingContract", "OutageContract", "TargetContract", "context"]
+__all__ = ["DamageContract", "DyingContract", "ExchangeContract", "OutageContract", "TargetContract", "context"]
 
 
 class TargetContract(PointContract, WritingContract, DiskContract, ReadingContract, CareContract):
