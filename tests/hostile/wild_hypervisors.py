@@ -598,3 +598,30 @@ class BlocksNotAskedForToTheEnd(Lab):
         def read(self, ranges):
             list(ranges)
             return iter([])
+
+
+class LeavesADiskOutWithoutAWord(Lab):
+    """disk vdb is not captured, and the hypervisor plugin does not say why"""
+
+    ends = 3
+
+    def spoil(self, capture):
+        other = capture.machine.disks[0].model_copy(update={"key": "vdb"})
+        capture.machine = capture.machine.model_copy(update={"disks": (*capture.machine.disks, other)})
+
+
+class CapturesUnderAnotherName(Lab):
+    """lists it as web, and captured it as other"""
+
+    ends = 3
+
+    def spoil(self, capture):
+        capture.machine = capture.machine.model_copy(update={"name": "other"})
+
+
+class HasTwoMachinesOfOneId(Lab):
+    """lists machines with the same id 'id-web': other, web; their restore points could not be told apart"""
+
+    def machines(self):
+        (web,) = super().machines()
+        return [web, MachineRef("other", web.id, running=False)]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -80,7 +80,7 @@ class BackUp:
                 with self._turn(capture):
                     disks = self._copy(capture, previous)
                 capture.check()
-                made = self._point(capture, disks, previous, time.monotonic() - began)
+                made = self._point(machine, capture, disks, previous, time.monotonic() - began)
                 self.writer.commit(made, capture.machine)
                 point = made
         except VBackupError as error:
@@ -131,7 +131,9 @@ class BackUp:
             raise PluginError(f"{capture.machine.name}: the hypervisor plugin's key {memory.key!r} is not the memory's")
         return memory
 
-    def _point(self, capture: Capture, disks: list[PointDisk], previous: Point | None, seconds: float) -> Point:
+    def _point(
+        self, machine: MachineRef, capture: Capture, disks: list[PointDisk], previous: Point | None, seconds: float
+    ) -> Point:
         files: dict[Key, dict[str, object]] = {n: self.writer.file(data) for n, data in capture.files.items()}
         reread = [
             f"disk {disk.key} was read in full: {disk.full_reason}"
@@ -140,6 +142,7 @@ class BackUp:
         ]
         member = self.member
         apart = member.notes() if member else ()
+        silent = _unsaid(capture, machine)
         try:
             return Point(
                 id=uuid.uuid4().hex,
@@ -158,7 +161,7 @@ class BackUp:
                 files=files,
                 quiesced=capture.quiesced,
                 marker=capture.marker,
-                warnings=(*capture.notes, *apart, *self.writer.notes, *reread),
+                warnings=(*capture.notes, *silent, *apart, *self.writer.notes, *reread),
             )
         except ValidationError as error:
             wrong = ", ".join(".".join(map(str, each["loc"])) for each in error.errors(include_input=False))
@@ -174,6 +177,19 @@ class BackUp:
         except VBackupError as error:
             return (f"old change markers of {machine.name} stay until the next run: {error.message}",)
         return ()
+
+
+def _unsaid(capture: Capture, machine: MachineRef) -> Iterator[str]:
+    """Yield what the user must know of a capture and its own notes do not say."""
+    if capture.machine.name != machine.name:
+        yield (
+            f"the hypervisor plugin lists it as {machine.name}, and captured it as {capture.machine.name} (well, if it "
+            "was renamed just now)"
+        )
+    captured = {disk.key for disk in capture.disks}
+    for disk in capture.machine.disks:
+        if disk.key not in captured and not any(disk.key in note for note in capture.notes):
+            yield f"disk {disk.key} is not captured, and the hypervisor plugin does not say why"
 
 
 def _unexpected(disk: PointDisk, previous: Point) -> bool:

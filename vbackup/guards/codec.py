@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-import random
 
 from pydantic import BaseModel
 
@@ -13,12 +12,8 @@ from vbackup.guards.answers import kind_of
 from vbackup.guards.blame import Blame, told
 
 _BUILTIN = 256
-"""Of so many chunks of a built-in codec one, and the first, is decoded again: for a two-hundredth of the time."""
-_FIRST = 1024
-"""Chunks of a stranger's codec that are all decoded again; and then, by chance, one of `_LATER`."""
-_LATER = 16
-_SMALL = 64 << 10
-"""Bytes. What is shorter is a map, a file or the end of a disk: of a stranger's codec each is decoded again."""
+"""Of so many chunks of a built-in codec one, and the first, is decoded again: for a two-hundredth of the time. Of a
+stranger's it is each."""
 _log = logging.getLogger(__name__)
 
 
@@ -47,7 +42,7 @@ class GuardedCodec:
             self._blame.reraise("encode", error)
         if type(encoded) is not bytes:
             raise self._blame.error(f"encode gave {kind_of(encoded)}, not bytes")
-        if self._is_probed(memoryview(data).nbytes):
+        if not self._blame.builtin or next(self._numbers) % _BUILTIN == 0:
             self._probe(data, encoded, context)
         return encoded
 
@@ -62,12 +57,6 @@ class GuardedCodec:
         if len(decoded) > max_size:
             raise self._blame.error(f"decode gave {len(decoded)} bytes where at most {max_size} are allowed")
         return decoded
-
-    def _is_probed(self, size: int) -> bool:
-        number = next(self._numbers)
-        if self._blame.builtin:
-            return number % _BUILTIN == 0
-        return number < _FIRST or size < _SMALL or random.randrange(_LATER) == 0  # noqa: S311 - no secret
 
     def _probe(self, data: Buffer, encoded: bytes, context: CodecContext) -> None:
         try:

@@ -91,6 +91,19 @@ class _Listing:
                 self._listed[alias] = self._site.registry.explained(error, alias)
         return self._listed[alias]
 
+    def unclear(self, alias: str, machine: MachineRef) -> VBackupError | None:
+        """Return why a machine cannot be told from another: the points of both would be one row, for `keep`, too."""
+        machines = self.of(alias)
+        alike = [] if isinstance(machines, VBackupError) else [each for each in machines if each.id == machine.id]
+        if len(alike) < 2:
+            return None
+        names = ", ".join(sorted(each.name for each in alike))
+        return PluginError(
+            f"the hypervisor plugin lists machines with the same id {machine.id!r:.80}: {names}; their restore points "
+            "could not be told apart",
+            hint="if one is a copy of the other, give it an id of its own",
+        )
+
     def all(self) -> Iterator[tuple[str, MachineRef]]:
         """Yield what was listed."""
         for alias, machines in self._listed.items():
@@ -158,7 +171,9 @@ class _Choice:
                 found.failed.append((task, machines))
                 continue
             machine = next((each for each in machines if each.name == name), None)
-            if machine is None:
+            if machine is not None and (unclear := self.listing.unclear(alias, machine)):
+                found.failed.append((task, unclear))
+            elif machine is None:
                 missing = NotFound(f"group {group}: there is no machine {name!r} on {alias}", hint="see `groups:`")
                 found.failed.append((task, missing))
             elif self._is_left_out(job, alias, machine):
@@ -180,6 +195,10 @@ class _Choice:
         for machine in machines:
             if selectors.matches(machine, pattern) and not self._is_left_out(job, alias, machine):
                 task = Task(job, alias, machine.name)
+                if unclear := self.listing.unclear(alias, machine):
+                    if task not in (failed for failed, _ in self.selection.failed):
+                        self.selection.failed.append((task, unclear))
+                    continue
                 self.selection.machines[task] = machine
                 yield task
 
