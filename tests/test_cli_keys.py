@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import segno
 
-from tests.test_cli import MIB, VBACKUP, Outcome, Vbackup, place, qemu, vbackup, write
+from tests.commandline import MIB, VBACKUP, Outcome, Vbackup, place, qemu, vbackup, write
 from vbackup.api import ConfigError, Unsupported
 from vbackup.cli.key import command
 from vbackup.jobs.typed import parse_rows, rows_of

@@ -1,130 +1,27 @@
-"""Copies over jobs and targets: which points go where, what fails alone, and how copies are named and deleted."""
+"""Copies over jobs and targets: which points go where, what fails alone, and which copy a name means."""
 
 from __future__ import annotations
 
-import json
-import shutil
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support import guest, noise, restored
-from tests.test_cli import Vbackup, place, ready, vbackup
-from vbackup.api import (
-    AlreadyExists,
-    Busy,
-    ConfigError,
-    Corrupt,
-    Interrupted,
-    NotFound,
-    PruneOrder,
-    Unavailable,
-    clock,
-    hookimpl,
-)
-from vbackup.config import load
-from vbackup.jobs.copy import CopyReport, copy
+from tests.copy_place import CHUNK, Place, here
+from tests.support import restored
+from vbackup.api import AlreadyExists, Busy, ConfigError, Corrupt, Interrupted, NotFound, PruneOrder, clock
+from vbackup.jobs.copy import CopyReport
 from vbackup.jobs.delete import delete_points
 from vbackup.jobs.init import init
 from vbackup.jobs.locks import locked
 from vbackup.jobs.points import Found, find_point, list_damaged, list_points, pick
-from vbackup.jobs.protect import protect_points, unprotect_points
+from vbackup.jobs.protect import protect_points
 from vbackup.jobs.prune import prune
-from vbackup.jobs.run import RunReport, run
-from vbackup.jobs.site import Site
-from vbackup.registry import Registry
-from vbackup.repository.layout import DEFAULT_CHUNK_SIZE
-from vbackup.repository.points import get_point, point_key
+from vbackup.repository.points import get_point
 from vbackup.repository.presence import end_session
-from vbackup.testing.hypervisors import FakeHypervisor
 
-__all__ = ["place", "ready", "vbackup"]  # fixtures
-
-CHUNK = DEFAULT_CHUNK_SIZE
-
-
-class Plugin:
-    """Registers the hypervisor of the tests."""
-
-    @hookimpl
-    def vbackup_register_hypervisors(self, register: Any) -> None:
-        register(FakeHypervisor)
-
-
-class Place:
-    """A site with a job that copies from one repository to another, and a third one."""
-
-    def __init__(self, directory: Path, **job: Any) -> None:
-        self.directory = directory
-        self.site = self.open(**job)
-        self.lab: Any = self.site.hypervisor("lab").inner
-
-    def open(self, **job: Any) -> Site:
-        config = {
-            "hypervisors": {"lab": {"type": "fake"}},
-            "transports": {name: {"type": "local", "path": str(self.store(name))} for name in (*NAMES, "files")},
-            "targets": {
-                name: {"type": "repository", "transport": name, "key": {"file": str(self.directory / f"{name}.key")}}
-                for name in NAMES
-            }
-            | {"plain": {"type": "image", "transport": "files"}},
-            "jobs": {
-                "nightly": {"machines": ["lab:*"], "target": "main", "copies": ["offsite"], **job},
-                "other": {"machines": ["lab:*"], "target": "main"},
-            },
-        }
-        file = self.directory / "vbackup.yaml"
-        file.write_text(json.dumps(config))
-        registry = Registry.load()
-        registry.register(Plugin(), "tests")
-        state, cache = self.directory / "state", self.directory / "cache"
-        return Site(load(file, registry), registry, state_dir=state, cache_dir=cache)
-
-    def reopen(self) -> None:
-        """Open the targets anew; the hypervisor keeps its guests."""
-        self.site.close()
-        self.site._hypervisors["lab"] = self.lab
-
-    def store(self, name: str) -> Path:
-        path = self.directory / "stores" / name
-        path.parent.mkdir(exist_ok=True)
-        return path
-
-    def write(self, seed: int, name: str = "web") -> None:
-        if name not in self.lab.guests:
-            guest(self.lab, name, noise(4 * CHUNK, 1))
-        self.lab.guests[name].disks["vda"].write(CHUNK, noise(CHUNK, seed))
-
-    def run(self, *names: str) -> RunReport:
-        return run(self.site, names or ("nightly",))
-
-    def copy(self, *names: str, to: str = "offsite") -> CopyReport:
-        return copy(self.site, names, to, lambda event: None)
-
-    def ids(self, target: str) -> list[str]:
-        return [point.id for point in self.site.target(target).points()]
-
-    def damage(self, target: str, point: str) -> None:
-        """Damage a point's object; as a host sees it that has no cache."""
-        path = self.store(target) / point_key(point)
-        path.chmod(0o600)
-        path.write_bytes(b"rot" + path.read_bytes()[3:])
-        self.reopen()
-        shutil.rmtree(self.directory / "cache")
-
-
-NAMES = ("main", "offsite", "shelf")
-
-
-@pytest.fixture
-def here(tmp_path: Path) -> Iterator[Place]:
-    made = Place(tmp_path)
-    with made.site:
-        init(made.site, None)
-        yield made
+__all__ = ["here"]  # a fixture
 
 
 def test_a_run_copies_what_it_made_and_list_shows_each_copy(here: Place) -> None:
@@ -329,155 +226,6 @@ def test_of_several_copies_the_first_that_can_be_read_is_meant(here: Place) -> N
     assert find_point(here.site, "web@latest").target == "offsite"
 
 
-def test_points_go_to_plain_images_and_back(here: Place) -> None:
-    for seed in (1, 2, 3):
-        here.write(seed)
-        here.run("other")
-    assert len(here.copy("other", to="plain").copied) == 3
-    assert len(here.copy(*here.ids("main"), to="plain").results) == 0
-    delete_points(here.site, here.ids("main"), "main")
-    assert len(here.copy(*here.ids("plain"), to="shelf").copied) == 3
-    plain, shelf = here.site.target("plain"), here.site.target("shelf")
-    for one, other in zip(plain.points(), shelf.points(), strict=True):
-        assert restored(plain, one) == restored(shelf, other)
-        assert plain.description(one) == shelf.description(other)
-    assert here.lab.guests["web"].disks["vda"].data == restored(shelf, shelf.points()[-1])["vda"]
-
-
-# Deleting
-
-
-def test_deleting_a_point_deletes_all_copies_unless_a_target_is_named(here: Place) -> None:
-    for seed in (1, 2):
-        here.write(seed)
-        here.run()
-    first, second = here.ids("main")
-    assert [(d.id, d.target) for d in delete_points(here.site, [first])] == [(first, "main"), (first, "offsite")]
-    assert here.ids("main") == here.ids("offsite") == [second]
-    delete_points(here.site, ["web@latest"], "offsite")
-    assert here.ids("main") == [second]
-    assert here.ids("offsite") == []
-    with pytest.raises(NotFound):
-        delete_points(here.site, [second], "offsite")
-
-
-def test_protected_points_are_not_deleted_and_nothing_else_is(here: Place) -> None:
-    for seed in (1, 2):
-        here.write(seed)
-        here.run()
-    first, second = here.ids("main")
-    offsite = here.site.target("offsite")
-    offsite.protect(offsite.points()[0], "audit")
-    with pytest.raises(ConfigError, match="protected in offsite: audit") as caught:
-        delete_points(here.site, [second, first])
-    assert f"vbackup unprotect {first}" in caught.value.hint
-    assert here.ids("main") == here.ids("offsite") == [first, second]
-    delete_points(here.site, [first], "main")
-    assert here.ids("main") == [second]
-
-
-def test_points_that_cannot_be_read_or_were_lost_are_given_up_by_the_id_that_is_shown(here: Place) -> None:
-    for seed in (1, 2, 3):
-        here.write(seed)
-        here.run("other")
-    damaged, lost, left = here.ids("main")
-    (here.store("main") / point_key(lost)).unlink()
-    here.damage("main", damaged)
-    assert {damage.point for damage in list_damaged(here.site)} == {damaged, lost}
-    assert prune(here.site, ["other"], PruneOrder()).failed
-    with pytest.raises(NotFound):
-        delete_points(here.site, [damaged[:8]])
-    gone = delete_points(here.site, [damaged, lost])
-    assert {(each.id, each.point) for each in gone} == {(damaged, None), (lost, None)}
-    assert list_damaged(here.site) == []
-    assert here.ids("main") == [left]
-    assert not prune(here.site, ["other"], PruneOrder()).failed
-
-
-def test_a_plain_image_point_that_cannot_be_read_is_given_up_too(here: Place) -> None:
-    for seed in (1, 2):
-        here.write(seed)
-        here.run("other")
-    here.copy("other", to="plain")
-    first, second = here.ids("plain")
-    (record,) = here.store("files").glob(f"*/*{first[:8]}/point.json")
-    record.write_text("{")
-    (damage,) = list_damaged(here.site)
-    assert "give it up" in str(here.copy(first, to="plain").errors[0][1])
-    (gone,) = delete_points(here.site, [damage.point], "plain")
-    assert (gone.target, gone.point) == ("plain", None)
-    assert list_damaged(here.site) == []
-    assert here.ids("plain") == [second]
-    plain = here.site.target("plain")
-    assert restored(plain, plain.points()[0]) == {"vda": bytes(here.lab.guests["web"].disks["vda"].data)}
-    here.copy(first, to="plain")
-    record.write_text("{")
-    assert [each.target for each in delete_points(here.site, [first])] == ["main"]
-    (damage,) = list_damaged(here.site)
-    assert damage.point == first[:8]
-    assert [each.target for each in delete_points(here.site, [damage.point])] == ["plain"]
-    assert list_damaged(here.site) == []
-
-
-def test_what_somebody_keeps_beside_plain_image_points_goes_by_its_whole_path_only(here: Place) -> None:
-    for seed in (1, 2):
-        here.write(seed)
-        here.run("other")
-    here.copy("other", to="plain")
-    first, second = here.ids("plain")
-    files = here.store("files")
-    (source,), (other,) = (list(files.glob(f"*/*-{point[:8]}")) for point in (first, second))
-    own = [files / "kept-by-hand" / source.name, files / "web" / first[0], files / "web" / f"x{first[:8]}"]
-    for directory, origin in zip(own, (source, other, other), strict=True):
-        shutil.copytree(origin, directory)
-    assert {damage.point for damage in list_damaged(here.site)} == {str(each.relative_to(files)) for each in own}
-    assert [(each.id, each.target) for each in delete_points(here.site, [first], "plain")] == [(first, "plain")]
-    assert not source.exists()
-    assert all(directory.exists() for directory in own)
-    (gone,) = delete_points(here.site, [f"web/{first[0]}"], "plain")
-    assert gone.point is None
-    assert [directory.exists() for directory in own] == [True, False, True]
-    assert here.ids("plain") == [second]
-
-
-def test_a_protected_point_that_cannot_be_read_is_not_given_up(here: Place) -> None:
-    here.write(1)
-    here.run("other")
-    here.copy("other", to="plain")
-    (made,) = here.ids("main")
-    protect_points(here.site, [made], "audit")
-    (record,) = here.store("files").glob("*/*/point.json")
-    record.write_text("{")
-    here.damage("main", made)
-    for name, alias in ((made, "main"), (made[:8], "plain")):
-        with pytest.raises(ConfigError, match=f"protected in {alias}: audit"):
-            delete_points(here.site, [name])
-    assert len(list_damaged(here.site)) == 2
-
-
-def test_what_is_done_but_for_a_target_that_is_away_ends_in_an_error_that_names_it(here: Place) -> None:
-    here.write(1)
-    here.run()
-    (made,) = here.ids("main")
-    away = here.store("offsite").rename(here.directory / "away")
-    here.reopen()
-    with pytest.raises(Unavailable, match="not protected in target offsite") as caught:
-        protect_points(here.site, [made], "audit")
-    assert "protected in main" in caught.value.hint
-    assert here.site.target("main").protected() == {made: "audit"}
-    with pytest.raises(Unavailable, match="not unprotected in target offsite"):
-        unprotect_points(here.site, [made])
-    with pytest.raises(Unavailable, match="may be another restore point"):
-        delete_points(here.site, ["web@latest"])
-    assert here.ids("main") == [made]
-    with pytest.raises(Unavailable, match="not deleted in target offsite"):
-        delete_points(here.site, [made])
-    assert here.ids("main") == []
-    away.rename(here.store("offsite"))
-    here.reopen()
-    assert [each.target for each in delete_points(here.site, [made])] == ["offsite"]
-
-
 def test_a_name_that_several_machines_have_is_no_name_of_a_point(here: Place) -> None:
     here.write(1)
     here.run("other")
@@ -493,6 +241,21 @@ def test_a_name_that_several_machines_have_is_no_name_of_a_point(here: Place) ->
             pick(both, text)
 
 
+def test_points_go_to_plain_images_and_back(here: Place) -> None:
+    for seed in (1, 2, 3):
+        here.write(seed)
+        here.run("other")
+    assert len(here.copy("other", to="plain").copied) == 3
+    assert len(here.copy(*here.ids("main"), to="plain").results) == 0
+    delete_points(here.site, here.ids("main"), "main")
+    assert len(here.copy(*here.ids("plain"), to="shelf").copied) == 3
+    plain, shelf = here.site.target("plain"), here.site.target("shelf")
+    for one, other in zip(plain.points(), shelf.points(), strict=True):
+        assert restored(plain, one) == restored(shelf, other)
+        assert plain.description(one) == shelf.description(other)
+    assert here.lab.guests["web"].disks["vda"].data == restored(shelf, shelf.points()[-1])["vda"]
+
+
 def test_a_target_that_cannot_be_used_fails_its_own_jobs_only(tmp_path: Path) -> None:
     place = Place(tmp_path, target="shelf", copies=[])
     with place.site:
@@ -505,72 +268,3 @@ def test_a_target_that_cannot_be_used_fails_its_own_jobs_only(tmp_path: Path) ->
         assert "shelf.key is not there" in str(report.results[0].error)
         assert report.failed
         assert len(place.ids("main")) == 1
-
-
-# The command line
-
-
-def with_copies(place: Path, *copies: str) -> None:
-    """Give the job of `test_cli.configure` a second target."""
-    path = place / "vbackup.yaml"
-    config = json.loads(path.read_text())
-    (place / "far").mkdir()
-    config["transports"]["far"] = {"type": "local", "path": str(place / "far")}
-    config["targets"]["offsite"] = {**config["targets"]["main"], "transport": "far"}
-    config["targets"]["offsite"]["key"] = {"file": str(place / "offsite.key")}
-    config["jobs"]["nightly"]["copies"] = list(copies)
-    path.write_text(json.dumps(config))
-
-
-def test_the_command_copies_tells_and_skips(place: Path, ready: Vbackup) -> None:
-    with_copies(place)
-    assert ready("init", "--keys-of", "main").code == 2
-    assert ready("init", "offsite", "--keys-of", "main").code == 0
-    (point,) = ready("list", "--json").json
-    copied = ready("copy", "nightly", "--to", "offsite")
-    assert copied.code == 0
-    heading, row, total = copied.out.splitlines()
-    assert heading.split() == ["ID", "MACHINE", "TIME", "FROM", "READ", "STORED", "OUTCOME"]
-    assert row.split()[0] == point["id"][:8]
-    assert row.split()[-1] == "copied"
-    assert total.startswith("offsite: 1 restore points copied, 0 there already, 0 failed: ")
-    assert f"files:web: done: {point['id']}" in copied.err
-    again = ready("copy", "web@latest", "--to", "offsite", "--json").json
-    assert again == {
-        "target": "offsite", "copied": 0, "skipped": 1, "failed": 0, "read": 0, "stored": 0, "points": [],
-        "notes": [], "error": None,
-    }  # fmt: skip
-    assert [each["target"] for each in ready("list", "--json").json] == ["main", "offsite"]
-    shutil.rmtree(place / "store")
-    assert ready("restore", "web@latest", "--disk", "disk0=again.raw", "--format", "raw").code == 0
-    assert (place / "again.raw").read_bytes()[: 4 << 20] == b"\7" * (4 << 20)
-
-
-def test_a_run_tells_of_its_copies_and_fails_with_them(place: Path, ready: Vbackup) -> None:
-    with_copies(place, "offsite")
-    failed = ready("run", "--json")
-    assert failed.code == 1
-    report = json.loads(failed.out.splitlines()[-1])
-    assert report["failed"]
-    assert report["machines"][0]["error"] is None
-    (copies,) = report["copies"]
-    assert (copies["job"], copies["target"], copies["error"]["kind"]) == ("nightly", "offsite", "not-found")
-    assert "vbackup init offsite" in failed.err
-    assert ready("init").code == 0
-    made = ready("run")
-    assert made.code == 0
-    assert "nightly to offsite: 3 restore points copied, 0 there already, 0 failed" in made.out
-
-
-def test_deleting_tells_where_from(place: Path, ready: Vbackup) -> None:
-    with_copies(place, "offsite")
-    assert ready("init").code == 0
-    assert ready("run").code == 0
-    deleted = ready("delete", "web@latest")
-    assert " from main, offsite: files:web of " in deleted.out
-    kept = ready("list", "--json").json
-    assert ready("delete", "web@latest", "--target", "offsite", "--json").json == [kept[-1]]
-    assert ready("protect", "web@latest").code == 0
-    refused = ready("delete", "web@latest")
-    assert refused.code == 2
-    assert "vbackup unprotect" in refused.err

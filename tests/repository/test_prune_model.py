@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.repository.prune_model import FREEDOMS, MUTATIONS, PROTOCOL, explore, scenarios
+from tests.repository.prune_model import explore
+from tests.repository.prune_mutations import FREEDOMS, MUTATIONS, PROTOCOL
+from tests.repository.prune_scenarios import scenarios
 
 
 @pytest.mark.parametrize("name", scenarios(PROTOCOL))
