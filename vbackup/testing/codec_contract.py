@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vbackup.api import Codec, CodecContext, Corrupt
+from vbackup.testing.equal import assert_equal
 
 CONTEXT = CodecContext(key=bytes(range(32)), nonce=bytes(range(12)), associated=b"chunk 1 of the contract")
 MIB = 1 << 20
@@ -47,7 +48,7 @@ class CodecContract:
         def check(data: bytes) -> None:
             encoded = codec.encode(data, CONTEXT)
             assert type(encoded) is bytes
-            assert codec.decode(encoded, CONTEXT, len(data)) == data
+            assert_equal("the data", codec.decode(encoded, CONTEXT, len(data)), data)
 
         check()
 
@@ -55,19 +56,19 @@ class CodecContract:
         """What was encoded with any options is decoded with the default ones."""
         plain = b"abcdefgh" * 1000
         encoded = codec.encode(plain, CONTEXT)
-        assert type(codec)(codec.options()).decode(encoded, CONTEXT, len(plain)) == plain
+        assert_equal("the text", type(codec)(codec.options()).decode(encoded, CONTEXT, len(plain)), plain)
 
     @pytest.mark.parametrize("size", [0, 1, 4095, 4096, 128 << 10, 4 * MIB])
     def test_sizes(self, codec: Codec, size: int) -> None:
         """From nothing to far more than a chunk."""
         plain = (bytes(range(251)) * (size // 251 + 1))[:size]
-        assert codec.decode(codec.encode(plain, CONTEXT), CONTEXT, size) == plain
+        assert_equal(f"{size} bytes", codec.decode(codec.encode(plain, CONTEXT), CONTEXT, size), plain)
 
     @pytest.mark.parametrize("size", [1, 255, 256, 65535, 65536, 65537, MIB + 1])
     def test_what_nothing_shrinks(self, codec: Codec, size: int) -> None:
         """Noise, about as long as the numbers that a format may count with."""
         plain = random.Random(size).randbytes(size)  # noqa: S311 - the same bytes each time
-        assert codec.decode(codec.encode(plain, CONTEXT), CONTEXT, size) == plain
+        assert_equal(f"{size} bytes", codec.decode(codec.encode(plain, CONTEXT), CONTEXT, size), plain)
 
     @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview, lambda data: memoryview(bytearray(data))])
     def test_any_buffer(self, codec: Codec, kind: type[memoryview]) -> None:
@@ -79,15 +80,16 @@ class CodecContract:
         decoded = codec.decode(given_encoded, CONTEXT, len(plain))
         assert type(encoded) is bytes
         assert type(decoded) is bytes
-        assert decoded == plain
-        assert given_plain == plain
-        assert given_encoded == encoded
+        assert_equal("what was decoded", decoded, plain)
+        assert_equal("what was given to encode, after it", given_plain, plain)
+        assert_equal("what was given to decode, after it", given_encoded, encoded)
 
     def test_a_part_of_a_buffer(self, codec: Codec) -> None:
         """A memoryview into something larger stands for its part only."""
         plain = bytes(range(256)) * 64
         encoded = codec.encode(memoryview(b"before" + plain + b"after")[6:-5], CONTEXT)
-        assert codec.decode(memoryview(b"before" + encoded + b"after")[6:-5], CONTEXT, len(plain)) == plain
+        part = memoryview(b"before" + encoded + b"after")[6:-5]
+        assert_equal("the part", codec.decode(part, CONTEXT, len(plain)), plain)
 
     def test_truncated(self, codec: Codec) -> None:
         """A chunk cut short anywhere is refused."""
@@ -166,7 +168,8 @@ class CodecContract:
             return plain
 
         with ThreadPoolExecutor(16) as pool:
-            assert list(pool.map(there_and_back, plains)) == plains
+            for number, back in enumerate(pool.map(there_and_back, plains)):
+                assert_equal(f"text {number}", back, plains[number])
 
     def test_other_context(self, codec: Codec) -> None:
         """An encrypting codec refuses another key, nonce or associated data; others do not look at them."""

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from vbackup.testing.equal import assert_equal
 from vbackup.testing.site import Site
 
 Read = Callable[[], Mapping[str, bytes]]
@@ -93,7 +94,4 @@ def _compare_files(site: Site, made: Round, copy: Mapping[str, bytes]) -> None:
 def _compare(made: Round, found: Mapping[str, bytes], copy: Mapping[str, bytes]) -> None:
     """Compare disk by disk, in their order: those of a new machine may have other keys."""
     for (key, data), expected in zip(found.items(), copy.values(), strict=True):
-        assert len(data) == len(expected), f"point {made.point}: the size of disk {key}"
-        if data != expected:
-            at = next(offset for offset, (one, other) in enumerate(zip(data, expected, strict=True)) if one != other)
-            raise AssertionError(f"point {made.point}: disk {key} differs from what the machine had from byte {at} on")
+        assert_equal(f"point {made.point}, disk {key}, against what the machine had", data, expected)

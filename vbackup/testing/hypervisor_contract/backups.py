@@ -22,7 +22,8 @@ from vbackup.api import (
     cover,
     split,
 )
-from vbackup.testing.hypervisor_contract.base import BLOCK, MIB, OWNER, GuestUnderTest, assert_equal
+from vbackup.testing.equal import assert_equal
+from vbackup.testing.hypervisor_contract.base import BLOCK, MIB, OWNER, GuestUnderTest
 
 
 @dataclass(frozen=True)

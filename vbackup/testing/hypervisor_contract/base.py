@@ -100,24 +100,3 @@ def ref(hypervisor: Hypervisor, name: str) -> MachineRef:
 def pattern(number: int, length: int = BLOCK) -> bytes:
     """Return bytes without zeros that differ from number to number."""
     return bytes([1 + number % 255, 1 + number // 255 % 255]) * (length // 2)
-
-
-def assert_equal(what: str, found: bytes, expected: bytes) -> None:
-    """Fail with where the first byte differs; disks are too long to be shown."""
-    assert len(found) == len(expected), f"{what}: its size in bytes"
-    if found != expected:
-        at = _first_difference(found, expected)
-        raise AssertionError(
-            f"{what}: differs from byte {at} on: {found[at : at + 8].hex()} instead of {expected[at : at + 8].hex()}"
-        )
-
-
-def _first_difference(one: bytes, other: bytes) -> int:
-    low, high = 0, min(len(one), len(other))
-    while low < high:
-        middle = (low + high + 1) // 2
-        if one[:middle] == other[:middle]:
-            low = middle
-        else:
-            high = middle - 1
-    return low

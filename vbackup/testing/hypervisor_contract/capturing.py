@@ -21,6 +21,7 @@ from vbackup.api import (
     VBackupError,
     clock,
 )
+from vbackup.testing.equal import assert_equal
 from vbackup.testing.hypervisor_contract.backups import Backups, assert_same, contents, copy_disk
 from vbackup.testing.hypervisor_contract.base import (
     BLOCK,
@@ -29,7 +30,6 @@ from vbackup.testing.hypervisor_contract.base import (
     GuestUnderTest,
     Leftovers,
     OneGuest,
-    assert_equal,
     pattern,
     ref,
 )

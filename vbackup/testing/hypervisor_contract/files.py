@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from vbackup.api import AlreadyExists, Hypervisor, RestoreRequest
+from vbackup.testing.hypervisor_contract.backups import assert_same
 from vbackup.testing.hypervisor_contract.base import GuestUnderTest, Leftovers, OneGuest
 from vbackup.testing.hypervisor_contract.saved import changed, files_in, save
 
@@ -26,12 +27,12 @@ class FilesContract(OneGuest):
         paths = {key: place / f"{key}.raw" for key in saved.disks}
         for overwrite, point in ((False, saved), (True, changed(saved))):
             point.restore(hypervisor, RestoreRequest(disks=paths, format="raw", overwrite=overwrite))
-            assert files_in(place) == {f"{key}.raw": data for key, data in point.disks.items()}
+            assert_same(files_in(place), {f"{key}.raw": data for key, data in point.disks.items()})
             there = files_in(place)
             again = RestoreRequest(disks=paths, format="raw")
             with pytest.raises(AlreadyExists), saved.open(hypervisor, again):
                 pass
-            assert files_in(place) == there
+            assert_same(files_in(place), there)
         assert {machine.name for machine in hypervisor.machines()} == machines
         assert sorted(leftovers()) == before
 

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 import pytest
 
 from vbackup.api import CaptureRequest, Extent, Hypervisor, Kind, Quiesce, Range, SourceDisk, cover
+from vbackup.testing.equal import assert_equal
 from vbackup.testing.hypervisor_contract.backups import Backups, assert_true_extents, contents, read
-from vbackup.testing.hypervisor_contract.base import MIB, OWNER, GuestUnderTest, OneGuest, assert_equal, pattern
+from vbackup.testing.hypervisor_contract.base import MIB, OWNER, GuestUnderTest, OneGuest, pattern
 
 _SECTOR = 512
 _NO_QUIESCE = CaptureRequest(OWNER, quiesce=Quiesce.NO)

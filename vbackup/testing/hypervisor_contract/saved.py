@@ -19,8 +19,9 @@ from vbackup.api import (
     Run,
     SinkDisk,
 )
+from vbackup.testing.equal import assert_equal
 from vbackup.testing.hypervisor_contract.backups import copy_disk
-from vbackup.testing.hypervisor_contract.base import BLOCK, GuestUnderTest, assert_equal, pattern
+from vbackup.testing.hypervisor_contract.base import BLOCK, GuestUnderTest, pattern
 
 _OWNER = "5a" * 16
 """Of a repository of its own: without a marker of theirs those of the others would be of no use."""

@@ -8,6 +8,7 @@ from contextlib import suppress
 import pytest
 
 from vbackup.api import CheckOrder, Corrupt, Kind, Range, Target, split
+from vbackup.testing.equal import assert_equal
 from vbackup.testing.target_contract.base import OneTarget, Opens
 from vbackup.testing.target_contract.looking import as_made, assert_whole, unheard
 from vbackup.testing.target_contract.machines import READ, SIZE, Kept, commit, keep, noise, write
@@ -59,7 +60,7 @@ class DamageContract(OneTarget):
             except Corrupt as error:
                 refusals.append(error)
             else:
-                assert bytes(block.data) == web.disks["vda"][offset : offset + length]
+                assert_equal(f"vda from {offset} on", block.data, web.disks["vda"][offset : offset + length])
         assert refusals
         assert all("vda" in str(error) for error in refusals)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from vbackup.api import Kind, Point, Range, Target, cover, split
+from vbackup.testing.equal import assert_equal
 from vbackup.testing.target_contract.machines import READ, Kept
 
 
@@ -41,9 +42,9 @@ def assert_whole(target: Target, kept: Kept, point: Point | None = None) -> None
     point = point or kept.point
     assert target.description(point) == kept.description
     for key, data in kept.disks.items():
-        assert content(target, point, key) == data, f"disk {key} of {point.machine}, point {point.sequence}"
+        assert_equal(f"disk {key} of {point.machine}, point {point.sequence}", content(target, point, key), data)
     for name, data in kept.files.items():
-        assert bytes(target.file(point, name)) == data, f"file {name} of {point.machine}, point {point.sequence}"
+        assert_equal(f"file {name} of {point.machine}, point {point.sequence}", target.file(point, name), data)
 
 
 def in_order(kept: Sequence[Kept]) -> list[Kept]:

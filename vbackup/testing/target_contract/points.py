@@ -20,6 +20,7 @@ from vbackup.api import (
     Target,
     VBackupError,
 )
+from vbackup.testing.equal import assert_equal
 from vbackup.testing.target_contract.base import OneTarget, Opens
 from vbackup.testing.target_contract.looking import as_made, assert_holds, assert_whole, unheard
 from vbackup.testing.target_contract.machines import SIZE, Kept, commit, keep, noise, write, write_disk
@@ -136,9 +137,9 @@ class PointContract(OneTarget):
         first, *left = three_and_one(target)
         blocks = target_factory().read(first.point, "vda", [Range(0, 1000), Range(SIZE - 1000, 1000)])
         with suppress(NotFound, Corrupt):
-            assert bytes(next(blocks).data) == first.disks["vda"][:1000]
+            assert_equal("the first bytes", next(blocks).data, first.disks["vda"][:1000])
             deletes_or_is_busy(target, first)
-            assert bytes(next(blocks).data) == first.disks["vda"][-1000:]
+            assert_equal("the last bytes", next(blocks).data, first.disks["vda"][-1000:])
             list(blocks)
         target.delete([first.point])
         assert_holds(target, *left)

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from vbackup.api import Extent, Kind, NotFound, Point, Range, Target, cover, split
+from vbackup.testing.equal import assert_equal
 from vbackup.testing.target_contract.base import OneTarget, Opens
 from vbackup.testing.target_contract.looking import block_size, content, read
 from vbackup.testing.target_contract.machines import READ, SIZE, Kept, keep, noise
@@ -29,7 +30,7 @@ class ReadingContract(OneTarget):
         ranges += [Range(0, 1), Range(size - 1, 1), Range(0, READ), Range(size - READ, READ), Range(0, 1), *ranges[:3]]
         for opened in (target, target_factory()):
             for (offset, length), (_, got) in zip(ranges, read(opened, point, "vda", ranges), strict=True):
-                assert got == data[offset : offset + length], (offset, length)
+                assert_equal(f"{length} bytes from {offset} on", got, data[offset : offset + length])
             assert read(opened, point, "vda", []) == []
 
     def test_ranges_are_asked_for_as_they_are_needed(self, target: Target) -> None:
@@ -44,11 +45,11 @@ class ReadingContract(OneTarget):
 
         blocks = iter(target.read(point, "vda", iter(endless, None)))
         for _ in range(3):
-            assert bytes(next(blocks).data) == noise(SIZE, 1)
+            assert_equal("the whole disk", next(blocks).data, noise(SIZE, 1))
         assert asked >= 3
         if isinstance(blocks, Generator):
             blocks.close()
-        assert content(target, point, "vda") == noise(SIZE, 1)
+        assert_equal("the disk", content(target, point, "vda"), noise(SIZE, 1))
 
     def test_what_a_disk_holds(self, target: Target) -> None:
         """Extents cover the disk exactly, ascending, as data and zero; what is called zero is."""
@@ -115,7 +116,7 @@ class ReadingContract(OneTarget):
         opened = target_factory()
         for point in (kept.point, listed, Point.model_validate_json(listed.model_dump_json())):
             ranges = list(split([Range(0, SIZE)], READ))
-            assert b"".join(data for _, data in read(opened, point, "vda", ranges)) == noise(SIZE, 1)
+            assert_equal("the disk", b"".join(data for _, data in read(opened, point, "vda", ranges)), noise(SIZE, 1))
             assert bytes(opened.file(point, "nvram")) == b"vars"
             assert opened.description(point) == kept.description
 
@@ -125,8 +126,8 @@ def _assert_true(extents: Iterable[Extent], disk: bytes, other: bytes | None) ->
     for extent in extents:
         part = disk[extent.offset : extent.end]
         if extent.kind is Kind.ZERO:
-            assert not any(part), extent
+            assert_equal(f"{extent}", part, bytes(len(part)))
         elif extent.kind is Kind.UNCHANGED:
             assert other is not None, f"{extent}: the other point has no such disk"
             both = max(0, min(extent.end, len(other)) - extent.offset)  # the framework looks no further, either
-            assert part[:both] == other[extent.offset :][:both], extent
+            assert_equal(f"{extent}", part[:both], other[extent.offset :][:both])

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from vbackup.api import Target, Writer
+from vbackup.testing.equal import assert_equal
 from vbackup.testing.target_contract.base import OneTarget, Opens
 from vbackup.testing.target_contract.looking import assert_holds, assert_whole, content, unheard
 from vbackup.testing.target_contract.machines import SIZE, Kept, commit, keep, noise, write
@@ -123,7 +124,7 @@ class WritingContract(OneTarget):
         points = target_factory().points()
         (stopped,) = (point for point in points if point.machine == "web1")
         assert {point.id for point in points} == {stopped.id, *(each.point.id for each in kept)}
-        assert content(target, stopped, "vdb") == noise(SIZE, 1)
+        assert_equal("vdb of the stopped run", content(target, stopped, "vdb"), noise(SIZE, 1))
         for each in kept:
             assert_whole(target, each)
         assert target.verify(points, unheard) == []

@@ -7,6 +7,7 @@ from datetime import timedelta
 import pytest
 
 from vbackup.api import AlreadyExists, Locked, NotFound, Transport, Unsupported, clock
+from vbackup.testing.equal import assert_equal
 from vbackup.testing.transport_contract.base import OnePlace, keys_of, patiently
 
 _LONG = timedelta(hours=1)
@@ -105,7 +106,7 @@ def _assert_locked(transport: Transport, key: str, data: bytes) -> None:
     if transport.can_put_if_absent:
         with pytest.raises((AlreadyExists, Locked)):
             transport.put(key, b"made anew", if_absent=True)
-    assert transport.get(key) == data
+    assert_equal(key, transport.get(key), data)
     assert key in keys_of(transport)
 
 

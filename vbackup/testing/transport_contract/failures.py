@@ -18,6 +18,7 @@ from vbackup.api import (
     Unsupported,
     VBackupError,
 )
+from vbackup.testing.equal import assert_equal
 from vbackup.testing.transport_contract.base import MIB, keys_of
 
 Actions = dict[str, Callable[[], object]]
@@ -145,7 +146,7 @@ class FullContract:
     def _assert_holds(self, full: Transport, stored: dict[str, bytes]) -> None:
         assert {info.key: info.size for info in full.list()} == {key: len(data) for key, data in stored.items()}
         for key, data in stored.items():
-            assert full.get(key) == data
+            assert_equal(key, full.get(key), data)
 
 
 class FailureContract(MissingPlaceContract, DeniedContract, ReadOnlyContract, FullContract):

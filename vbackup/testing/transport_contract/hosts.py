@@ -13,6 +13,7 @@ from typing import Protocol
 import pytest
 
 from vbackup.api import AlreadyExists, NotFound, ObjectInfo, Transport, Unsupported
+from vbackup.testing.equal import assert_equal
 from vbackup.testing.transport_contract.base import MIB, OnePlace, keys_of
 
 Opens = Callable[[], Transport]
@@ -71,7 +72,7 @@ class HostsContract(OnePlace):
         winners = [winner for end, process in ends for winner in _last_words(end, process)]
         assert [name for name, _ in sorted(winners)] == (sorted(_NAMES) if transport.can_put_if_absent else [])
         for name, racer in winners:
-            assert transport.get(name) == _of_racer(racer)
+            assert_equal(name, transport.get(name), _of_racer(racer))
 
     @pytest.mark.parametrize("count", [1, 8])
     def test_killed_while_it_puts(self, transport: Transport, opens: Opens, count: int) -> None:
@@ -86,7 +87,7 @@ class HostsContract(OnePlace):
         listed = set(keys_of(transport, "packs"))
         assert listed >= {f"packs/{number}" for number in range(acknowledged)}
         for key in listed:
-            assert transport.get(key) == _numbered(int(key.rpartition("/")[2])), key
+            assert_equal(key, transport.get(key), _numbered(int(key.rpartition("/")[2])))
         assert transport.get("state") in {_numbered(number) for number in (acknowledged - 1, acknowledged)}
         for key in listed:
             transport.delete(key)

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from vbackup.api import AlreadyExists, NotFound, Transport, Unsupported
+from vbackup.testing.equal import assert_equal
 from vbackup.testing.transport_contract.base import MIB, OnePlace, keys_of
 
 RACERS = 32
@@ -35,7 +36,7 @@ class RaceContract(OnePlace):
                 winners = [number for number in pool.map(race, range(RACERS)) if number is not None]
             assert len(winners) == transport.can_put_if_absent
             for winner in winners:
-                assert transport.get(name) == bytes([winner]) * size
+                assert_equal(name, transport.get(name), bytes([winner]) * size)
 
     def test_readers_see_all_or_nothing(self, transport: Transport) -> None:
         """While an object is put and replaced, a reader finds none or a whole one, never a part or a mixture."""
@@ -59,8 +60,9 @@ class RaceContract(OnePlace):
             finally:
                 written.set()
             seen = set[bytes]().union(*(reader.result() for reader in readers))
-        assert seen <= set(versions)
-        assert transport.get("packs/a") == versions[-1]
+        mixed = seen - set(versions)
+        assert not mixed, f"{len(mixed)} objects were read that nobody had put, of {sorted(map(len, mixed))} bytes"
+        assert_equal("packs/a", transport.get("packs/a"), versions[-1])
 
     def test_a_reader_of_what_is_deleted_sees_all_or_nothing(self, transport: Transport) -> None:
         """A get that meets a delete gives the whole object, or says that it is not there."""
@@ -80,7 +82,8 @@ class RaceContract(OnePlace):
                 readers = [pool.submit(read) for _ in range(4)]
                 start.wait()
                 transport.delete("packs/a")
-                assert {reader.result() for reader in readers} <= {data, None}
+                odd = {reader.result() for reader in readers} - {data, None}
+                assert not odd, f"parts were read, of {sorted(len(each or b'') for each in odd)} bytes"
                 assert keys_of(transport) == []
 
     def test_many_threads(self, transport: Transport) -> None:

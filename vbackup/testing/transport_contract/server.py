@@ -11,6 +11,7 @@ from typing import Protocol
 import pytest
 
 from vbackup.api import AlreadyExists, Transport, Unavailable
+from vbackup.testing.equal import assert_equal
 from vbackup.testing.transport_contract.base import MIB, OnePlace, keys_of, patiently
 from vbackup.testing.transport_contract.failures import changes, failure, lists, reads
 
@@ -56,7 +57,7 @@ class ServerContract(OnePlace):
         listed = patiently(lambda: {info.key: info.size for info in transport.list()}, self.patience)
         assert listed == {key: len(data) for key, data in objects.items()}
         for key, data in objects.items():
-            assert transport.get(key) == data
+            assert_equal(key, transport.get(key), data)
 
     def test_what_is_under_way_completes(self, transport: Transport, server: Server) -> None:
         """Puts that meet the kill succeed when they are tried again; created objects are not refused to their maker."""
@@ -79,7 +80,7 @@ class ServerContract(OnePlace):
         expected = dict(_written(writer, step) for writer in range(_WRITERS) for step in range(_EACH))
         assert keys_of(transport) == sorted(expected)
         for key, data in expected.items():
-            assert transport.get(key) == data
+            assert_equal(key, transport.get(key), data)
 
     def test_without_a_server(self, transport: Transport, server: Server) -> None:
         """All that changes something is Unavailable for now and names its object; a reader may only be told the truth.
@@ -188,7 +189,7 @@ def _put(transport: Transport, key: str, data: bytes) -> None:
     try:
         transport.put(key, data, if_absent=transport.can_put_if_absent)
     except AlreadyExists:
-        assert transport.get(key) == data
+        assert_equal(key, transport.get(key), data)
 
 
 def _written(writer: int, step: int) -> tuple[str, bytes]:
