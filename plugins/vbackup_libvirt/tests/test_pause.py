@@ -94,7 +94,7 @@ def stalled(guest: Guest, released: threading.Event, seconds: float = 60) -> Ite
 def test_a_pause_that_takes_too_long(make_hypervisor: Hypervisors, make_guest: GuestFactory) -> None:
     """The machine goes on, and its disks are captured."""
     hypervisor = make_hypervisor(pause_timeout=1)
-    guest = make_guest()
+    guest = make_guest(memory=1024)  # MiB: it is stopped long before so much is saved
     guest.start()
     with stalled(guest, threading.Event(), 4):
         copy = with_memory(hypervisor, guest.name)
