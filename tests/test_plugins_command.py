@@ -179,42 +179,6 @@ def test_two_of_one_name_are_both_shown(install: Install, vbackup: Run) -> None:
     assert [(plugin["builtin"], plugin["status"]) for plugin in plugins] == [(True, "ok"), (False, "broken")]
 
 
-def test_options_that_have_no_words_are_anything(install: Install, vbackup: Run) -> None:
-    install("cloud", dedent(CLOUD).replace("either: int | str | None = None", "call: Callable[[], int] = print"))
-    assert listed(vbackup, "cloud")["options"]["transports"]["cloud"][-1]["type"] == "anything"
-    assert vbackup("schema")[0] == 0
-
-
-def test_options_that_have_themselves_inside_come_to_an_end(install: Install, vbackup: Run) -> None:
-    tree = """
-        from __future__ import annotations
-        from typing_extensions import TypeAliasType
-        Tree = TypeAliasType("Tree", "int | list[Tree] | dict[str, Tree]")
-    """
-    source = dedent(tree) + dedent(CLOUD).replace(
-        "either: int | str | None = None", "tree: Tree = 1\n    left: Proxy | None = None"
-    )
-    source = source.replace("    port: int", "    next: Proxy | None = None\n    port: int")
-    install("cloud", source)
-    options = listed(vbackup, "cloud")["options"]["transports"]["cloud"]
-    keys = [option["key"] for option in options]
-    assert "left.next.next.port" in keys
-    assert len(keys) < 100
-    (tree,) = [option["type"] for option in options if option["key"] == "tree"]
-    assert tree.startswith("integer or list of integer or list of ")
-
-
-def test_options_that_cannot_be_described_are_an_error_that_names_them(install: Install, vbackup: Run) -> None:
-    silly = "class CloudOptions(Options):\n    @classmethod\n    def __get_pydantic_json_schema__(cls, *_): 1 / 0\n"
-    install("cloud", dedent(CLOUD).replace("class CloudOptions(Options):\n", silly))
-    code, _, err = vbackup("plugins", "cloud")
-    assert code == 1
-    assert err == "vbackup: error: CloudOptions cannot be described: ZeroDivisionError: division by zero\n"
-    code, _, err = vbackup("schema")
-    assert code == 1
-    assert "cannot be described: ZeroDivisionError" in err
-
-
 def test_hook_calls_are_shown(install: Install, tmp_path: Path) -> None:
     install("cloud", CLOUD)
     command = [sys.executable, "-c", "from vbackup.cli.main import main; main()", "plugins", "cloud"]

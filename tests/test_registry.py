@@ -179,7 +179,7 @@ def test_two_strangers_with_one_plugin_name(install: Install) -> None:
     install("zstd", CODEC)
     strangers = [info for info in Registry.load().plugins if info.name == "zstd"]
     assert [(info.builtin, info.status) for info in strangers] == [(True, "ok"), (False, "broken")]
-    assert strangers[1].error == "there is another plugin named 'zstd'"
+    assert strangers[1].error == "there is another plugin named 'zstd': remove one of the two"
 
 
 def test_a_broken_built_in_is_an_error_that_says_how_to_go_on(install: Install) -> None:
@@ -230,7 +230,8 @@ def test_a_stranger_gets_no_name_of_one_that_waits(install: Install) -> None:
     install("waits", dedent(CODEC) + SAYS, dist="vbackup")
     install("thief", CODEC)
     registry = Registry.load()
-    assert plugin(registry, "thief").error == "codecs 'rot13' of plugin 'thief' is already that of plugin 'waits'"
+    said = "codecs 'rot13' of plugin 'thief' is already that of plugin 'waits': leave one of them out, "
+    assert plugin(registry, "thief").error.startswith(said)
     assert registry.codecs["rot13"].__module__ == "stranger_waits"
 
 

@@ -1,15 +1,15 @@
-"""Plugins that misbehave while they are found, imported and asked what they bring; and their API versions."""
+"""Plugins that misbehave while they are imported and asked what they bring."""
 
 from __future__ import annotations
 
+import json
 from textwrap import dedent
 
 import pytest
 
 from tests.hostile.conftest import Place, released_by
-from vbackup import __version__
 from vbackup.guards import watch
-from vbackup.registry import Registry, loading, manager
+from vbackup.registry import Registry, manager
 
 GOOD = """
 from stranger_tame import Zlib
@@ -93,47 +93,59 @@ def test_what_it_brings_is_looked_at(place: Place, source: str, said: str) -> No
     assert "broken" in outcome.out
 
 
-THIS = f"this is 1, of vbackup {__version__}"
-VERSIONS = {
-    "2": f"it was made for API version 2; {THIS}: update vbackup, or install an older version of the plugin",
-    "99": f"it was made for API version 99; {THIS}: update vbackup",
-    "0": "its VBACKUP_API_VERSION must be a whole number from 1 on, not 0",
-    "-1": "its VBACKUP_API_VERSION must be a whole number from 1 on, not -1",
-    "True": "its VBACKUP_API_VERSION must be a whole number from 1 on, not True",
-    "1.0": "its VBACKUP_API_VERSION must be a whole number from 1 on, not 1.0",
-    "'1'": "its VBACKUP_API_VERSION must be a whole number from 1 on, not '1'",
-    "None": "its VBACKUP_API_VERSION must be a whole number from 1 on, not None",
-    "'x' * 10000": "not '" + "x" * 79 + "...",
-}
-
-
-@pytest.mark.parametrize(("version", "said"), VERSIONS.items(), ids=[name[:8] for name in VERSIONS])
-def test_a_plugin_for_another_api_says_which_vbackup_it_needs(place: Place, version: str, said: str) -> None:
-    place.install("wild", f"VBACKUP_API_VERSION = {version}\n{GOOD}")
-    assert said in place.vbackup("plugins").err
-
-
-@pytest.mark.parametrize("line", ["VBACKUP_API_VERSION = 1\n", ""])
-def test_a_plugin_for_this_api_or_that_says_nothing_is_taken(place: Place, line: str) -> None:
-    place.install("wild", line + GOOD)
+def test_a_name_of_two_plugins_comes_with_the_way_out(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first may wait, and turn out broken later: the second does not take its place by itself."""
+    place.install("first", 'VBACKUP_BRINGS = {"codecs": ["wild"]}\n' + GOOD.replace("register(Wild)", "1 / 0"))
+    place.install("wild", GOOD)
+    said = "leave one of them out, VBACKUP_DISABLED_PLUGINS=first or VBACKUP_DISABLED_PLUGINS=wild\n"
+    assert f"codecs 'wild' of plugin 'wild' is already that of plugin 'first': {said}" in place.vbackup("plugins").err
+    monkeypatch.setenv("VBACKUP_DISABLED_PLUGINS", "first")
     assert Registry.load().codecs["wild"].__name__ == "Wild"
 
 
-def test_a_plugin_for_an_api_of_the_past_names_the_last_vbackup_that_has_it(
-    place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(loading, "API_VERSION", 3)
-    monkeypatch.setattr(loading, "LAST_WITH", {2: "1.9"})
-    place.install("wild", f"VBACKUP_API_VERSION = 2\n{GOOD}")
-    place.install("older", f"VBACKUP_API_VERSION = 1\n{GOOD}")
-    err = place.vbackup("plugins").err
-    here = f"this is 3, of vbackup {__version__}: update the plugin"
-    assert f"it was made for API version 2; {here}, or install vbackup 1.9, the last with that API\n" in err
-    assert f"it was made for API version 1; {here}\n" in err
+NOISY = """
+import click
+print("noise: import")
+from stranger_tame import *
+from vbackup.api import hookimpl
+del vbackup_register_hypervisors, vbackup_register_transports
+class Noisy(Lab):
+    name = "wild"
+    def machines(self):
+        print("noise: machines")
+        return super().machines()
+@click.command("aloud")
+def aloud():
+    print("aloud")
+@hookimpl
+def vbackup_register_hypervisors(register):
+    print("noise: register")
+    register(Noisy)
+@hookimpl
+def vbackup_register_commands(register):
+    register(aloud)
+@hookimpl
+def vbackup_job_started(event):
+    print("noise: started")
+"""
 
 
-def test_each_version_of_the_past_has_a_last_vbackup() -> None:
-    assert sorted(loading.LAST_WITH) == list(range(1, loading.API_VERSION))
+def test_what_a_plugin_prints_does_not_get_among_json(place: Place) -> None:
+    place.install("wild", NOISY)
+    place.config["hypervisors"]["lab"]["type"] = "wild"
+    outcome = place.vbackup("run", "--json")
+    events = [json.loads(line).get("event") for line in outcome.out.splitlines()]
+    assert events[0] == "started"
+    for noise in ("import", "register", "machines", "started"):
+        assert f"noise: {noise}\n" in outcome.err
+    assert json.loads(place.vbackup("plugins", "wild", "--json").out)[0]["status"] == "ok"
+
+
+def test_a_command_of_a_plugin_may_print(place: Place) -> None:
+    place.install("wild", NOISY)
+    outcome = place.vbackup("aloud")
+    assert outcome.out == "aloud\n"
+    assert outcome.err == "noise: import\nnoise: register\n"
 
 
 @pytest.mark.parametrize("where", ["import", "register"])

@@ -10,14 +10,13 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from vbackup.api import ConfigError
-from vbackup.config.build import model
+from vbackup.config.build import model, open_model
 from vbackup.config.document import Document, Place, Problem, dotted, failed, read
 from vbackup.config.groups import doubled_members
 from vbackup.config.models import Config
 from vbackup.config.problems import explain, suggestion
 from vbackup.config.references import unknown_references
 from vbackup.registry import Registry
-from vbackup.registry.described import described
 
 T = TypeVar("T")
 SYSTEM = Path("/etc/vbackup/vbackup.yaml")
@@ -59,18 +58,19 @@ def load(path: Path, registry: Registry) -> Config:
 def _validate(document: Document, registry: Registry) -> tuple[Config | None, list[Problem]]:
     try:
         return model(registry, _types(document.data)).model_validate(document.data), []
-    except ValidationError:
-        pass  # what is wrong is told by all that could be right
-    shape = model(registry)
+    except ValidationError as error:
+        details = error.errors(include_url=False)
+    # What is wrong is told by all that could be right; of what takes anything there is only what was found already.
+    shape, schema = open_model(registry)
     try:
-        return shape.model_validate(document.data), []
+        shape.model_validate(document.data)
     except ValidationError as error:
         details = error.errors(include_url=False)
 
     def unknown(section: str, name: str) -> str:
         return _unknown_type(registry, section, name)
 
-    return None, explain(details, document, described(shape), unknown)
+    return None, explain(details, document, schema, unknown)
 
 
 def _types(data: Any) -> set[str]:

@@ -102,7 +102,7 @@ def _place(document: Document, path: Path_) -> Place:
 
 
 def _sentence(text: str) -> str:
-    text = text.removeprefix("Value error, ")
+    text = " ".join(text.split()).removeprefix("Value error, ")
     for start in (
         "Input should be ",
         "Input should ",

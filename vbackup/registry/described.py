@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
-from pydantic_core import core_schema
+from pydantic_core import PydanticSerializationError, core_schema
 
 from vbackup.api import PluginError
+from vbackup.guards.blame import is_ours, told
 
 Schema = Mapping[str, Any]
 
@@ -36,6 +38,15 @@ class Lenient(GenerateJsonSchema):
         del schema, error_info
         return {}
 
+    def encode_default(self, dft: Any) -> Any:
+        """Return a default as JSON has it; where JSON has none (infinity, an object), it is left out."""
+        try:
+            encoded = super().encode_default(dft)
+            json.dumps(encoded, allow_nan=False)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise PydanticSerializationError(told(error)) from error
+        return encoded
+
 
 @dataclass(frozen=True, slots=True)
 class Option:
@@ -59,9 +70,13 @@ def options(model: type[BaseModel]) -> list[Option]:
 def described(model: type[BaseModel]) -> dict[str, Any]:
     """Return the JSON Schema of a model with options of plugins. Raises: `PluginError` when that cannot be had."""
     try:
-        return model.model_json_schema(schema_generator=Lenient)
-    except Exception as error:  # a stranger's options may describe themselves by code of their own
-        raise PluginError(f"{model.__name__} cannot be described: {type(error).__name__}: {error}") from error
+        schema = model.model_json_schema(schema_generator=Lenient)
+        json.dumps(schema, allow_nan=False)
+    except BaseException as error:  # a stranger's options may describe themselves by code of their own
+        if is_ours(error):
+            raise
+        raise PluginError(f"{model.__name__} cannot be described: {told(error)}") from error
+    return schema
 
 
 def _options(node: Schema, definitions: Schema, prefix: str, depth: int) -> Iterator[Option]:

@@ -10,19 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import pluggy
 
-from vbackup import __version__
-from vbackup.api import API_VERSION, PluginError
+from vbackup.api import PluginError
 from vbackup.api.hooks import Hooks
 from vbackup.guards.blame import is_ours, told, told_value
 from vbackup.registry.commands import call, commands
 from vbackup.registry.roles import ROLES, Role
+from vbackup.registry.versions import check_stated
 
 if TYPE_CHECKING:
     import click
 
-
-LAST_WITH: Mapping[int, str] = {}
-"""The last version of vbackup that had an API version of the past."""
 
 Names = Mapping[str, Sequence[str]]
 """Names by role; those of commands under ``commands``."""
@@ -71,7 +68,7 @@ def adopt(plugin: object, name: str, trace: Callable[[str], None] | None = None)
     Raises: `PluginError` with what is wrong, not naming the plugin.
     """
     with _settled("its module"):
-        _check_version(getattr(plugin, "VBACKUP_API_VERSION", API_VERSION))
+        check_stated(plugin)
         manager = pluggy.PluginManager("vbackup")
         manager.add_hookspecs(Hooks)
         if trace is not None:
@@ -91,20 +88,6 @@ def _settled(what: str) -> Iterator[None]:
         if is_ours(error):
             raise
         raise PluginError(f"{what} raised {told(error)}") from error
-
-
-def _check_version(version: object) -> None:
-    """Raise `PluginError` unless a plugin that was made for API ``version`` works here; say which vbackup it needs."""
-    if type(version) is not int or version < 1:
-        raise PluginError(f"its VBACKUP_API_VERSION must be a whole number from 1 on, not {told_value(version)}")
-    if version == API_VERSION:
-        return
-    made = f"it was made for API version {version}; this is {API_VERSION}, of vbackup {__version__}"
-    if version > API_VERSION:
-        raise PluginError(f"{made}: update vbackup, or install an older version of the plugin")
-    last = LAST_WITH.get(version)
-    older = f", or install vbackup {last}, the last with that API" if last else ""
-    raise PluginError(f"{made}: update the plugin{older}")
 
 
 def _promised(plugin: object) -> Names | None:

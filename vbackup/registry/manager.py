@@ -31,7 +31,7 @@ from vbackup.guards.watch import IMPORT_PATIENCE, WATCH
 from vbackup.registry.classes import Classes
 from vbackup.registry.culprit import raised_by, running
 from vbackup.registry.delivery import Listener
-from vbackup.registry.entries import PluginInfo, entries, implemented, imported
+from vbackup.registry.entries import DISABLED, PluginInfo, entries, implemented, imported, unwanted
 from vbackup.registry.loading import Adopted, Brought, Names, adopt
 from vbackup.registry.roles import ROLES
 
@@ -69,10 +69,10 @@ class Registry:
 
         Raises: `PluginError` when a built-in one is broken that does not wait.
         """
-        named = {name.strip() for name in os.environ.get("VBACKUP_DISABLED_PLUGINS", "").split(",")}
-        registry = cls()
-        for entry, info in entries():
-            registry._take(entry, info, skip=entry.name in named.union(disabled))
+        registry, found = cls(), entries()
+        names = unwanted([entry.name for entry, _ in found]).union(disabled)
+        for entry, info in found:
+            registry._take(entry, info, skip=entry.name in names)
         return registry
 
     @property
@@ -168,14 +168,15 @@ class Registry:
 
     def _add(self, plugin: object, info: PluginInfo) -> None:
         if info.name in {other.name for other in self._plugins}:
-            raise PluginError(f"there is another plugin named {info.name!r}")
+            raise PluginError(f"there is another plugin named {info.name!r}: remove one of the two")
         adopted = adopt(plugin, info.name, self._trace)
         brought = None if adopted.promised is not None else adopted.ask()
         roles: Names = brought.names if brought is not None else adopted.promised or {}
         for role, names in roles.items():
             for name in names:
                 if owner := self._owners.get((role, name)):
-                    raise PluginError(f"{role} {name!r} of plugin {info.name!r} is already that of plugin {owner!r}")
+                    taken = f"{role} {name!r} of plugin {info.name!r} is already that of plugin {owner!r}"
+                    raise PluginError(f"{taken}: leave one of them out, {DISABLED}={owner} or {DISABLED}={info.name}")
         self._owners.update({(role, name): info.name for role, names in roles.items() for name in names})
         self._adopted.append(adopted)
         facts = replace(
