@@ -8,13 +8,15 @@ import signal
 import subprocess
 import sys
 from collections import deque
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from tests.hostile.conftest import Fault, Place, faults, released_by
-from vbackup.api import Block, Interrupted, PluginError, Range
-from vbackup.guards import closing, streams, watch
+from vbackup.api import Block, Interrupted, PluginError, Range, Task
+from vbackup.guards import closing, watch
 from vbackup.guards.blame import Blame
+from vbackup.guards.executor import each_once
 from vbackup.guards.streams import as_asked
 from vbackup.registry import Registry
 
@@ -47,24 +49,50 @@ def test_a_close_that_hangs_is_left_alone(place: Place, monkeypatch: pytest.Monk
     place.prove()
 
 
+COMMANDS = {
+    "SinkWrite": ("restore", "web@latest", "--to", "lab", "--as", "again"),
+    "Verify": ("verify",),
+    "Check": ("check",),
+    "Prune": ("prune",),
+}
+
+
 @pytest.mark.parametrize("fault", faults("hanging"), ids=str)
 def test_a_call_that_takes_long_is_told_with_its_plugin(
     place: Place, monkeypatch: pytest.MonkeyPatch, fault: Fault
 ) -> None:
     """Nothing can end it: but who waits knows for whom, and what to do."""
     monkeypatch.setattr(watch, "PATIENCE", 0.2)
+    monkeypatch.setattr(watch, "SILENT_PATIENCE", 0.2)
     monkeypatch.setattr(watch, "_LOOK", 0.02)
     monkeypatch.setattr(watch, "WATCH", watch.Watch())
-    monkeypatch.setattr(streams, "WATCH", watch.WATCH)
     place.let_loose(fault)
     with released_by("plugin 'wild', "):
-        outcome = place.vbackup("run")
+        outcome = place.vbackup(*COMMANDS.get(fault.name, ("run",)))
     line = next(line for line in outcome.err.splitlines() if "plugin 'wild', " in line)
     assert f": {fault.told}" in line
-    assert " has not returned for " in line
+    assert " has not " in line
     assert "(if it hangs: update or remove stranger_wild, or run without it: VBACKUP_DISABLED_PLUGINS=wild)" in line
     assert outcome.code in (0, 3)
-    place.prove()
+    sys.modules["stranger_tame"].GUESTS.pop("again", None)
+    if fault.role != "codecs":  # without it nobody reads what it has encoded well
+        place.prove()
+
+
+def test_work_is_no_silence_of_its_executor() -> None:
+    class InTurn:
+        def run(self, tasks: tuple[Task, ...], work: Callable[[Task], object], parallel: int) -> Iterator[object]:
+            assert any("run (" in call for call in watch.WATCH.under_way())
+            for task in tasks:
+                yield task, work(task)
+
+    def work(task: Task) -> str:
+        return ", ".join(watch.WATCH.under_way()) or f"nobody waits for {task.machine}"
+
+    tasks = [Task("nightly", "lab", name) for name in ("db", "web")]
+    results = dict(each_once(InTurn(), tasks, work, 1, BLAME))  # type: ignore[arg-type]
+    assert list(results.values()) == ["nobody waits for db", "nobody waits for web"]
+    assert not watch.WATCH.under_way()
 
 
 GUEST = """
@@ -124,7 +152,86 @@ def test_who_stops_a_run_twice_is_told_whom_it_waits_for(place: Place) -> None:
         assert any("stopping; undoing what was begun" in line for line in lines)
         process.send_signal(signal.SIGTERM)
         assert any("waiting for plugin 'wild', hypervisor lab (type wild): capture of web (" in line for line in lines)
-        process.kill()  # nothing else ends it
+        process.send_signal(signal.SIGTERM)
+        assert "vbackup: ended at once\n" in lines
+        assert process.wait(100) == 143
+    place.prove()
+
+
+def test_signals_of_a_process_of_a_plugin_are_not_ours(place: Place) -> None:
+    body = """
+    def machines(self):
+        import signal
+        child = os.fork()
+        if not child:
+            try:
+                signal.raise_signal(signal.SIGINT)
+            finally:
+                os._exit(0)
+        os.waitpid(child, 0)
+        raise RuntimeError("done")
+    """
+    place.wild("hypervisors", "Lab", body)
+    code, err = ended(place, "run")
+    assert "machines raised RuntimeError: done" in err
+    assert "stopping" not in err
+    assert code == 1
+    place.prove()
+
+
+SWALLOWS = """
+def machines(self):
+    while True:
+        try:
+            os.write(2, b"waiting\\n")
+            GO.wait()
+        except BaseException:
+            continue
+"""
+NEVER_COMES_BACK = """
+def machines(self):
+    import ctypes
+    mutex, lock = ctypes.create_string_buffer(128), ctypes.CDLL(None).pthread_mutex_lock
+    lock(mutex)
+    os.write(2, b"waiting\\n")
+    lock(mutex)
+"""
+
+
+@pytest.mark.parametrize("body", [SWALLOWS, NEVER_COMES_BACK])
+def test_the_third_signal_ends_what_no_other_does(place: Place, body: str) -> None:
+    """Python's own handlers would wait for the main thread, which is in the plugin."""
+    place.wild("hypervisors", "Lab", body)
+    with started(place, "run") as process:
+        lines = iter(process.stderr or ())
+        assert "waiting\n" in lines
+        process.send_signal(signal.SIGINT)
+        assert "vbackup: stopping; undoing what was begun\n" in lines
+        process.send_signal(signal.SIGINT)
+        assert any("waiting for plugin 'wild', hypervisor lab (type wild): machines (" in line for line in lines)
+        assert "vbackup: one more signal ends it at once; the next run then undoes what is left\n" in lines
+        process.send_signal(signal.SIGINT)
+        assert "vbackup: ended at once\n" in lines
+        assert process.wait(100) == 130
+    place.prove()
+
+
+def test_a_command_that_went_on_though_it_was_stopped_says_so(place: Place) -> None:
+    body = """
+    def verify(self, points, progress):
+        try:
+            os.write(2, b"waiting\\n")
+            GO.wait()
+        except BaseException:
+            return super().verify(points, progress)
+    """
+    place.wild("targets", "Shelf", body)
+    with started(place, "verify") as process:
+        lines = iter(process.stderr or ())
+        assert "waiting\n" in lines
+        process.send_signal(signal.SIGTERM)
+        assert "vbackup: error: stopped by SIGTERM\n" in lines
+        assert process.wait(100) == 143
     place.prove()
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from tests.hostile.conftest import Fault, Place, faults
 
-WRITING = [fault for fault in faults("targets") if not fault.name.startswith("Reads")]
+WRITING = [fault for fault in faults("targets") if fault.role != "none" and not fault.name.startswith("Reads")]
 READING = [fault for fault in faults("targets") if fault.name.startswith("Reads")]
 
 
@@ -44,6 +44,99 @@ def test_each_method_of_a_target_is_guarded(place: Place, method: str) -> None:
     point = next(iter(place.old))
     args = {"protected": ("prune",), "delete": ("delete", point)}.get(method, (method,))
     place.refused(*args, by=f"plugin 'wild', target main (type wild): {method} raised RuntimeError: no")
+    place.prove()
+
+
+@pytest.mark.parametrize(
+    ("method", "answer", "told"),
+    [
+        ("last_data", 1 << 30, "gave 1073741824, which is not in 0+1048576"),
+        ("last_data", "0", "gave '0', which is not in 0+1048576"),
+        ("same", None, "gave nothing (None), not bool"),
+    ],
+)
+def test_what_a_target_says_of_the_point_before_is_looked_at(
+    place: Place, method: str, answer: object, told: str
+) -> None:
+    assert place.vbackup("run").code in (0, 3)
+    body = f"""
+    @contextmanager
+    def writer(self):
+        with super().writer() as writer:
+            disk = writer.disk
+            def odd(size, base):
+                made = disk(size, base)
+                made.{method} = lambda *of: {answer!r}
+                return made
+            writer.disk = odd
+            yield writer
+    """
+    place.wild("targets", "Shelf", body)
+    place.refused("run", by=f"plugin 'wild', target main (type wild): {method} of a disk {told}")
+    place.prove()
+
+
+@pytest.mark.parametrize(
+    ("command", "answer", "told"),
+    [
+        ("verify", "[Damage('', 'web', 'vda', '0', 1, 'no')]", "Damage whose offset is a value of type str"),
+        ("verify", "[Damage('', 'web', 'vda', 0, -1, 'no')]", "Damage whose length is -1, not a number from 0 on"),
+        ("verify", "progress(None)", "progress of verify gave nothing (None), not a number from 0 on"),
+        ("verify", "progress(-1)", "progress of verify gave -1, not a number from 0 on"),
+        ("verify", "progress(True)", "progress of verify gave a value of type bool, not a number from 0 on"),
+        ("check", "progress('all')", "progress of check gave a value of type str, not a number from 0 on"),
+        ("check", "CheckReport(read=None)", "CheckReport whose read is nothing (None), not a number from 0 on"),
+        ("check", "CheckReport(wrong='all')", "CheckReport whose wrong is a value of type str, not tuple"),
+        ("check", "CheckReport(notes=(b'a',))", "CheckReport whose notes[0] is a value of type bytes, not str"),
+        ("check", "CheckReport(damage=(None,))", "CheckReport whose damage[0] is nothing (None), not Damage"),
+        (
+            "check",
+            "CheckReport(damage=(Damage('', '', '', None, 0, ''),))",
+            "CheckReport whose damage[0].offset is nothing (None), not a number from 0 on",
+        ),
+        ("prune", "PruneReport(freed='all')", "PruneReport whose freed is a value of type str, not a number from 0 on"),
+        ("prune", "PruneReport(stored=-1)", "PruneReport whose stored is -1, not a number from 0 on"),
+        ("prune", "object.__new__(PruneReport)", "PruneReport whose freed is nothing (None), not a number from 0 on"),
+        ("damaged_points", "[Damage(None, 'web', '', 0, 0, 'no')]", "Damage whose point is nothing (None), not str"),
+    ],
+)
+def test_what_is_in_the_answers_of_a_target_is_looked_at(place: Place, command: str, answer: str, told: str) -> None:
+    place.wild("targets", "Shelf", f"def {command}(self, of=None, progress=None): return {answer}")
+    by = told if told.startswith("progress") else f"{command} gave a {told}"
+    args = ("verify",) if command == "damaged_points" else (command,)
+    place.refused(*args, by=f"plugin 'wild', target main (type wild): {by}")
+    place.prove()
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        ("report(None)", "progress of take_over gave nothing (None), not DiskProgress"),
+        (
+            "report(DiskProgress('vda', 1, -1, 0, 0, 0, 0))",
+            "progress of take_over gave a DiskProgress whose done is -1, not",
+        ),
+        ("return TakenOver(point, None)", "take_over gave a TakenOver whose read is nothing (None), not a number"),
+        (
+            "return TakenOver(Point.model_construct(), 0)",
+            "take_over gave a Point that is none: ValidationError: id: Field required",
+        ),
+    ],
+)
+def test_what_a_target_says_of_what_it_takes_over_is_looked_at(place: Place, body: str, told: str) -> None:
+    take_over = f"""
+    def exchanges_with(self, source): return True
+    def take_over(self, writer, source, point, base, report):
+        {body}
+    """
+    place.wild("targets", "Shelf", take_over)
+    place.config["transports"]["other"] = {"type": "local", "path": str(place.directory / "other")}
+    place.config["targets"]["copies"] = {**place.config["targets"]["main"], "transport": "other"}
+    place.config["targets"]["main"]["type"] = "repository"
+    (place.directory / "other").mkdir()
+    place.vbackup("init")
+    place.refused("copy", "web@latest", "--to", "copies", by=f"plugin 'wild', target copies (type wild): {told}")
+    del place.config["targets"]["copies"]
     place.prove()
 
 

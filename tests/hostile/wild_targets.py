@@ -4,7 +4,7 @@ from contextlib import contextmanager
 
 from stranger_tame import Shelf
 
-from vbackup.api import Block, Extent, Kind
+from vbackup.api import Block, DiskCounts, Extent, Kind, MachineDescription, Point, Unavailable
 
 
 class Constructor(Shelf):
@@ -126,6 +126,105 @@ class WriteRaises(Shelf):
             yield writer
 
 
+class Odd(Shelf):
+    """The base of those whose disk writers are changed by `spoil`."""
+
+    role = "none"
+
+    @contextmanager
+    def writer(self):
+        with super().writer() as writer:
+            disk = writer.disk
+
+            def odd(size, base):
+                made = disk(size, base)
+                self.spoil(made)
+                return made
+
+            writer.disk = odd
+            yield writer
+
+
+class CountsBelowNothing(Odd):
+    """finish of a disk gave a DiskCounts whose stored is -1, not a number from 0 on"""
+
+    role = "targets"
+
+    def spoil(self, disk):
+        disk.finish = lambda: ({}, DiskCounts(0, -1, 0, 0))
+
+
+class CountsNone(Odd):
+    """finish of a disk gave a DiskCounts whose changed is nothing (None), not a number from 0 on"""
+
+    role = "targets"
+
+    def spoil(self, disk):
+        disk.finish = lambda: ({}, DiskCounts(None, 0, 0, 0))
+
+
+class CountsTexts(Odd):
+    """progress of a disk gave a DiskCounts whose duplicate is a value of type str, not a number from 0 on"""
+
+    role = "targets"
+
+    def spoil(self, disk):
+        disk.progress = lambda: DiskCounts(0, 0, 0, "0")
+
+
+class SamplesOfTexts(Odd):
+    """finish of a disk gave a DiskCounts whose samples[1] is a value of type str, not a number from 0 on"""
+
+    role = "targets"
+
+    def spoil(self, disk):
+        disk.finish = lambda: ({}, DiskCounts(0, 0, 0, 0, (0, "4096")))
+
+
+class SamplesTooMany(Odd):
+    """finish of a disk gave 65 samples, and 64 is most"""
+
+    role = "targets"
+
+    def spoil(self, disk):
+        disk.finish = lambda: ({}, DiskCounts(0, 0, 0, 0, tuple(range(65))))
+
+
+class ContentNoJson(Odd):
+    """what finish of a disk gave cannot be stored as JSON: Object of type bytes is not JSON serializable"""
+
+    role = "targets"
+
+    def spoil(self, disk):
+        disk.finish = lambda: ({"map": b"id"}, DiskCounts(0, 0, 0, 0))
+
+
+class WaitsForWords(Odd):
+    """write of a disk raised Unavailable: gone, whose retry_after is '30', no number of seconds"""
+
+    role = "targets"
+
+    def spoil(self, disk):
+        def write(*of):
+            raise Unavailable("gone", retry_after="30")
+
+        disk.write = write
+
+
+class PointsUnchecked(Shelf):
+    """points gave a Point that is none: ValidationError: time: Input should be a valid datetime"""
+
+    def points(self):
+        return [Point.model_construct(**{**vars(point), "time": "soon"}) for point in super().points()]
+
+
+class PointsWithoutDisks(Shelf):
+    """points gave a Point that is none: ValidationError: disks: Input should be a valid tuple"""
+
+    def points(self):
+        return [Point.model_construct(**(vars(point) | {"disks": None})) for point in super().points()]
+
+
 class CommitsNothing(Shelf):
     """target main (plugin 'wild') does not have the restore point that it took"""
 
@@ -141,6 +240,13 @@ class ReadsDescriptionNothing(Shelf):
 
     def description(self, point):
         return None
+
+
+class ReadsDescriptionUnchecked(Shelf):
+    """description gave a MachineDescription that is none: ValidationError: name: Input should be a valid string; id"""
+
+    def description(self, point):
+        return MachineDescription.model_construct(name=None)
 
 
 class ReadsExtentsRaises(Shelf):

@@ -4,7 +4,7 @@ import asyncio
 
 from stranger_tame import Disk
 
-from vbackup.api import NotFound, ObjectInfo
+from vbackup.api import NotFound, ObjectInfo, Unavailable
 
 
 class RaisesInConstructor(Disk):
@@ -224,3 +224,17 @@ class MutatesWhatItIsGiven(Disk):
     def put(self, key, data, *, if_absent=False):
         data[0] = 0
         super().put(key, data, if_absent=if_absent)
+
+
+class WaitsForWords(Disk):
+    """raised Unavailable: come back later, whose retry_after is 'soon', no number of seconds"""
+
+    def put(self, key, data, *, if_absent=False):
+        raise Unavailable("come back later", retry_after="soon")
+
+
+class WaitsForNoNumber(Disk):
+    """raised Unavailable: come back later, whose retry_after is nan, no number of seconds"""
+
+    def put(self, key, data, *, if_absent=False):
+        raise Unavailable("come back later", retry_after=float("nan"))

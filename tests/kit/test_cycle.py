@@ -45,7 +45,7 @@ def test_a_byte_that_differs_is_found(site: Site, machine: ImageMachine) -> None
         content[MIB + 17] ^= 1
         return {KEY: bytes(content)}
 
-    with pytest.raises(AssertionError, match=f"disk disk0, against what the machine had: differs from byte {MIB + 17} on"):
+    with pytest.raises(AssertionError, match=f"disk0, against what the machine had: differs from byte {MIB + 17} on"):
         run_cycle(site, machine.name, change=machine.change, read=read, rounds=1)
 
 

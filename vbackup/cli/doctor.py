@@ -50,6 +50,6 @@ def _look(state: State) -> list[Finding]:
     try:
         with state.site(registry) as site:
             return examine(site, registry)
-    except ConfigError as error:
-        problems = [Finding("configuration", Level.ERROR, line, error.hint) for line in error.message.splitlines()]
+    except (ConfigError, PluginError) as error:
+        problems = [Finding("configuration", Level.ERROR, line, error.hint) for line in error.message.split("\n")]
     return [*problems, *examine(None, registry)]

@@ -118,17 +118,20 @@ def execute(args: Sequence[str], state: State | None = None) -> int:
         return 128 + stopped.number
     except BaseException as error:  # noqa: BLE001 - the edge of the process: nothing may end in a traceback
         return _failed(error, state)
+    finally:
+        output.share_stdout()
 
 
 def _usage(error: click.UsageError, *, as_json: bool) -> int:
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
         error.show()
         return USAGE
+    message = " ".join(error.format_message().split())  # click puts choices on lines of their own
     if as_json:
-        output.document({"error": {"kind": "usage", "message": error.format_message(), "hint": ""}}, indent=None)
+        output.document({"error": {"kind": "usage", "message": message, "hint": ""}}, indent=None)
     if error.ctx is not None:
-        output.complain(error.ctx.get_usage())
-    output.error(error.format_message())
+        output.lines(error.ctx.get_usage(), output.complain)
+    output.error(message)
     return USAGE
 
 
@@ -139,7 +142,7 @@ def _failed(error: BaseException, state: State) -> int:
     if os.environ.get("VBACKUP_DEBUG") == "1":
         import traceback
 
-        output.complain("".join(traceback.format_exception(error)))
+        output.lines("".join(traceback.format_exception(error)), output.complain)
     if not isinstance(error, VBackupError) and state.loaded is not None:
         explained = state.loaded.explained(error, "nobody expected that")
         error = explained if isinstance(explained, PluginError) else error
@@ -158,4 +161,7 @@ def _failed(error: BaseException, state: State) -> int:
 def _tell(state: State, kind: str, message: str, hint: str) -> None:
     if state.json:
         output.document({"error": {"kind": kind, "message": message, "hint": hint}}, indent=None)
-    output.error(message, hint)
+    *before, last = message.split("\n") if kind == "config" else [message]  # every problem, one a line
+    for problem in before:
+        output.error(problem)
+    output.error(last, hint)

@@ -1,6 +1,7 @@
 """Everything that is printed goes through here.
 
-Names of machines, disks and files come from strangers: nothing is printed that a terminal would obey.
+Names of machines, disks and files come from strangers, and messages from plugins: nothing is printed that a terminal
+would obey, nor more lines than are meant.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ import os
 import sys
 import threading
 import unicodedata
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
@@ -30,20 +32,30 @@ def clean(text: str) -> str:
     )
 
 
+def line(text: str) -> str:
+    """Return ``text`` as one line that is safe to show: ends of lines are escapes, too."""
+    return clean(text).replace("\n", "\\n")
+
+
 def write(text: str) -> None:
     """Print a line to stdout."""
-    _print(sys.stdout, clean(text))
+    _print(_stdout(), line(text))
 
 
 def complain(text: str) -> None:
     """Print a line to stderr."""
-    _print(sys.stderr, clean(text))
+    _print(sys.stderr, line(text))
+
+
+def lines(text: str, show: Callable[[str], None] = write) -> None:
+    """Print each line of a text that is meant to have several."""
+    for each in text.split("\n"):
+        show(each)
 
 
 def error(message: str, hint: str = "") -> None:
-    """Print an error and what to do about it to stderr; each line of ``message`` is an error of its own."""
-    for line in message.split("\n"):
-        complain(f"vbackup: error: {line}")
+    """Print an error and what to do about it to stderr."""
+    complain(f"vbackup: error: {message}")
     if hint:
         complain(f"hint: {hint}")
 
@@ -57,7 +69,7 @@ def document(value: Any, *, indent: int | None = 2) -> None:
     """Print ``value`` as JSON (ASCII only) to stdout; ``indent=None`` puts it on one line."""
     import json
 
-    _print(sys.stdout, json.dumps(value, indent=indent))
+    _print(_stdout(), json.dumps(value, indent=indent))
 
 
 def flush() -> None:
@@ -70,22 +82,18 @@ def flush() -> None:
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: frozenset[str] = frozenset()) -> None:
     """Print rows under headings to stdout, as wide as they need; ``numbers`` go right."""
-    cells = [tuple(columns), *(tuple(map(_line, row)) for row in rows)]
+    cells = [tuple(columns), *(tuple(map(line, row)) for row in rows)]
     spans = [[_width(cell) for cell in row] for row in cells]
     widest = [max(column) for column in zip(*spans, strict=True)]
-    lines = []
+    padded_rows = []
     for row, spanned in zip(cells, spans, strict=True):
         gaps = (" " * (most - span) for most, span in zip(widest, spanned, strict=True))
         padded = (
             gap + cell if column in numbers else cell + gap
             for column, cell, gap in zip(columns, row, gaps, strict=True)
         )
-        lines.append("  ".join(padded).rstrip())
-    _print(sys.stdout, "\n".join(lines))
-
-
-def _line(cell: str) -> str:
-    return clean(cell).replace("\n", "\\n")
+        padded_rows.append("  ".join(padded).rstrip())
+    _print(_stdout(), "\n".join(padded_rows))
 
 
 def _width(text: str) -> int:
@@ -131,11 +139,45 @@ def start_logging(verbose: int) -> None:
     root.setLevel((logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)])
 
 
+class _Strangers:
+    """Stands in the place of `sys.stdout`: what is printed to it goes to stderr, wherever that goes at the time."""
+
+    def __init__(self, ours: TextIO) -> None:
+        self.ours = ours
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(sys.stderr, name)
+
+
+def keep_stdout() -> None:
+    """Keep stdout for what is printed here, which may be JSON: whatever plugins print goes to stderr."""
+    if not isinstance(sys.stdout, _Strangers):
+        sys.stdout = _Strangers(sys.stdout)
+
+
+def share_stdout() -> None:
+    """Let everybody print to stdout again."""
+    if isinstance(sys.stdout, _Strangers):
+        sys.stdout = sys.stdout.ours
+
+
+def _stdout() -> TextIO:
+    return sys.stdout.ours if isinstance(sys.stdout, _Strangers) else sys.stdout
+
+
 def hear_strangers() -> None:
     """Have warnings, and what ends a thread or a finalizer, told in a line as all else is, and never as a traceback."""
     logging.captureWarnings(capture=True)
+    warnings.formatwarning = _warned
     threading.excepthook = lambda ended: _ended(f"thread {ended.thread.name if ended.thread else ''}", ended.exc_value)
     sys.unraisablehook = lambda ended: _ended(ended.err_msg or "a finalizer", ended.exc_value)
+
+
+def _warned(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    del line  # the text of the source
+    return f"{filename}:{lineno}: {category.__name__}: {message}"
 
 
 def _ended(what: str, error: BaseException | None) -> None:
@@ -155,7 +197,7 @@ class _Stderr(logging.Handler):
             message = f"{record.msg} (its arguments cannot be shown: {type(error).__name__})"
         complain(f"vbackup: {record.levelname.lower()}: {message}")
         if record.exc_info and os.environ.get("VBACKUP_DEBUG") == "1":
-            complain(logging.Formatter().formatException(record.exc_info))
+            lines(logging.Formatter().formatException(record.exc_info), complain)
 
 
 def _print(stream: TextIO, text: str) -> None:

@@ -50,7 +50,7 @@ def new(state: State, name: str, role: str, directory: Path | None) -> None:
         return
     for file in made.files:
         output.write(str(made.directory / file))
-    output.write(_next(made.directory, f"src/{made.module}/{ROLES[role].main}"))
+    output.lines(_next(made.directory, f"src/{made.module}/{ROLES[role].main}"))
 
 
 def _next(directory: Path, main: str) -> str:

@@ -70,15 +70,17 @@ def _brings(plugin: PluginInfo) -> str:
 
 
 def _options(plugin: PluginInfo, registry: Registry) -> list[tuple[str, str, Sequence[Option]]]:
-    """Return the role, the name and the options of each class that a plugin brings."""
+    """Return the role, the name and the options of each class that a plugin brings. Warns of what has no words."""
+    from vbackup.api import PluginError
     from vbackup.registry.described import options
 
-    return [
-        (role, name, options(getattr(registry, role)[name].options))
-        for role, names in plugin.roles.items()
-        if role != "commands"
-        for name in names
-    ]
+    found: list[tuple[str, str, Sequence[Option]]] = []
+    for role, name in ((role, name) for role, names in plugin.roles.items() if role != "commands" for name in names):
+        try:
+            found.append((role, name, options(getattr(registry, role)[name].options)))
+        except PluginError as error:
+            output.warning(registry.blame(role, name, "its options").error(error.message).message)
+    return found
 
 
 def _as_json(plugin: PluginInfo, registry: Registry) -> dict[str, Any]:
@@ -116,7 +118,8 @@ def _show(plugin: PluginInfo, registry: Registry) -> None:
     for label, text in lines:
         output.write(f"{label:<12} {text}")
     for role, name, options in _options(plugin, registry):
-        output.write(f"\noptions of {role}: {name}")
+        output.write("")
+        output.write(f"options of {role}: {name}")
         rows = [(option.key, option.type, _default(option), option.meaning) for option in options]
         output.table(("KEY", "TYPE", "DEFAULT", "MEANING"), rows or [("-", "", "", "there are none")])
 

@@ -111,12 +111,12 @@ class Bars:
         with self._lock:
             for owner, key in [each for each in self._tasks if each[0] == _name(event)]:
                 self._progress.remove_task(self._tasks.pop((owner, key)))
-        self._console.print(output.clean(_finished(event)), markup=False, highlight=False)
+        self._console.print(output.line(_finished(event)), markup=False, highlight=False)
 
     def _show(self, task: tuple[str, str], text: str, done: int, size: int | None, skipped: str = "") -> None:
         with self._lock:
             if task not in self._tasks:
-                self._tasks[task] = self._progress.add_task(output.clean(text), total=size, skipped="")
+                self._tasks[task] = self._progress.add_task(output.line(text), total=size, skipped="")
             self._progress.update(self._tasks[task], completed=done, total=size, skipped=skipped)
 
 

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from vbackup.cli import output
+
 if TYPE_CHECKING:
     from vbackup.jobs.site import Site
     from vbackup.registry import Registry
@@ -34,10 +36,11 @@ class State:
         return self._registry
 
     def registry(self) -> Registry:
-        """Load the plugins, once. Raises: `PluginError`."""
+        """Load the plugins, once; from then on stdout is ours alone. Raises: `PluginError`."""
         if self._registry is None:
             from vbackup.registry import Registry
 
+            output.keep_stdout()
             self._registry = Registry.load()
         return self._registry
 

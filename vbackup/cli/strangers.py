@@ -37,7 +37,7 @@ class Context:
 
     def write(self, line: str) -> None:
         """See `CommandContext.write`."""
-        output.write(line)
+        output.lines(line)
 
 
 class _OfType(Mapping[str, "Hypervisor"]):
@@ -66,4 +66,6 @@ def commands(context: click.Context) -> Mapping[str, click.Command]:
     """Return the commands that plugins bring, by name. Raises: `PluginError`."""
     if not logging.getLogger().handlers:  # the options are not read yet, and a broken plugin must be told of
         output.start_logging(0)
-    return context.ensure_object(State).registry().commands
+    found = context.ensure_object(State).registry().commands
+    output.share_stdout()  # a command is asked for: what it prints is what was asked for
+    return found

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TypeVar
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import is_dataclass, replace
+from functools import cache
+from typing import Any, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
 
-from vbackup.api import PluginError
-from vbackup.guards.blame import Blame
+from pydantic import BaseModel
+
+from vbackup.api import Finding, Level, PluginError
+from vbackup.guards.blame import Blame, told, told_value
 
 T = TypeVar("T")
+M = TypeVar("M", bound=BaseModel)
 
 
 def kind_of(value: object) -> str:
@@ -38,3 +44,81 @@ def checked(value: object, of: type[T], method: str, blame: Blame) -> T:
 def wrong(value: object, wanted: str, method: str, blame: Blame) -> PluginError:
     """Return the error for a value of another type."""
     return blame.error(f"{method} gave {kind_of(value)}, not {wanted}")
+
+
+def sound(value: object, of: type[T], method: str, blame: Blame) -> T:
+    """Return a value of a type whose fields, and theirs, are of the types that its class says. Raises: `PluginError`.
+
+    For dataclasses and named tuples; their numbers are all sizes and counts, so none is below 0.
+    """
+    misfit = _misfit(value, of, "")
+    if misfit is None:
+        return value  # type: ignore[return-value]  # it fits
+    whose = f"a {of.__name__} whose {misfit.name.removeprefix('.')} is " if misfit.name else ""
+    what = told_value(misfit.value) if type(misfit.value) is int else kind_of(misfit.value)
+    raise blame.error(f"{method} gave {whose}{what}, not {misfit.wanted}")
+
+
+def findings(values: Iterable[Finding], method: str, blame: Blame) -> list[Finding]:
+    """Return what a plugin found, each of a known level. Raises: `PluginError`."""
+    found = []
+    for finding in listed(values, Finding, method, blame):
+        try:
+            level = Level(finding.level)
+        except ValueError:
+            known = ", ".join(Level)
+            said = f"{method} gave a Finding whose level is {told_value(finding.level)}, none of {known}"
+            raise blame.error(said) from None
+        found.append(sound(replace(finding, level=level), Finding, method, blame))
+    return found
+
+
+def remade(model: M, method: str, blame: Blame) -> M:
+    """Return a model made anew by its own checks, which may have been left out. Raises: `PluginError`.
+
+    Built-in plugins leave out none, and are spared it.
+    """
+    if blame.builtin:
+        return model
+    try:
+        return type(model).model_validate(model.model_dump(warnings=False))
+    except BaseException as error:
+        raise blame.error(f"{method} gave a {type(model).__name__} that is none: {told(error)}") from error
+
+
+def as_json(value: object, what: str, blame: Blame) -> str:
+    """Return a value as it is stored. Raises: `PluginError`."""
+    try:
+        return json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise blame.error(f"{what} cannot be stored as JSON: {error}") from error
+
+
+class _Misfit(NamedTuple):
+    name: str
+    """Where it is in the whole value: ``.damage[0].offset``."""
+    value: object
+    wanted: str
+
+
+def _misfit(value: object, hint: Any, name: str) -> _Misfit | None:
+    if hint is int:
+        return None if type(value) is int and value >= 0 else _Misfit(name, value, "a number from 0 on")
+    kind = get_origin(hint) or hint
+    if not isinstance(value, kind):
+        return _Misfit(name, value, kind.__name__)
+    found = (_misfit(part, inner, name + at) for part, inner, at in _parts(value, hint))
+    return next((each for each in found if each is not None), None)
+
+
+def _parts(value: Any, hint: Any) -> Iterator[tuple[object, Any, str]]:
+    """Yield what a value is made of, the types of that, and where it is."""
+    if get_origin(hint) is tuple:
+        yield from ((part, get_args(hint)[0], f"[{at}]") for at, part in enumerate(value))
+    elif is_dataclass(hint) or hasattr(hint, "_fields"):
+        yield from ((getattr(value, field, None), inner, f".{field}") for field, inner in _hints(hint).items())
+
+
+@cache
+def _hints(of: type) -> dict[str, Any]:
+    return get_type_hints(of)

@@ -6,10 +6,11 @@ import signal
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import inf
 from types import TracebackType
-from typing import Any, NoReturn, ParamSpec, TypeVar
+from typing import Any, NoReturn, ParamSpec, Self, TypeVar
 
-from vbackup.api import PluginError, VBackupError
+from vbackup.api import PluginError, Unavailable, VBackupError
 from vbackup.guards import watch
 
 P = ParamSpec("P")
@@ -94,11 +95,37 @@ class Blame:
         """
         return Calling(self, method, about, raised, watch.PATIENCE if patience is None else patience)
 
+    def working(
+        self, method: str, lacks: str, *, raised: Raised | None = None, patience: float | None = None
+    ) -> Calling:
+        """Like `calling`, for one that may go on for hours: ``lacks`` says what it has not done when it takes long.
+
+        A built-in plugin is not told of: what it waits for are calls itself.
+        """
+        call = self.calling(method, raised=raised, patience=inf if self.builtin else patience)
+        call.lacks = lacks
+        return call
+
+    def often(self, method: str, action: Callable[P, R]) -> Callable[P, R]:
+        """Return ``action``, which is called for each block, with `calling` around it if it is a stranger's."""
+        if self.builtin:
+            return action
+
+        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            with self.calling(method):
+                return action(*args, **kwargs)
+
+        return call
+
     def settled(self, method: str, error: BaseException, raised: Raised | None = None) -> BaseException:
         """Return what is to be raised in place of ``error``, which came out of ``method``."""
         if is_ours(error) or (raised is not None and error is raised.error):
             return error
-        return presentable(error) or self.error(f"{method} raised {told(error)}")
+        known = presentable(error)
+        if isinstance(known, Unavailable) and not _is_time(known.retry_after):
+            after = told_value(known.retry_after)
+            return self.error(f"{method} raised {told(known)}, whose retry_after is {after}, no number of seconds")
+        return known or self.error(f"{method} raised {told(error)}")
 
     def reraise(self, method: str, error: BaseException, raised: Raised | None = None) -> NoReturn:
         """Raise what `settled` returns."""
@@ -129,7 +156,7 @@ class Raised:
 class Calling:
     """A call of a plugin that is under way."""
 
-    __slots__ = ("_about", "_blame", "_method", "_raised", "since", "told_after")
+    __slots__ = ("_about", "_blame", "_method", "_raised", "lacks", "since", "told_after")
 
     def __init__(self, blame: Blame, method: str, about: str, raised: Raised | None, patience: float) -> None:
         self._blame = blame
@@ -137,9 +164,11 @@ class Calling:
         self._about = about
         self._raised = raised
         self.since = 0.0
-        """When it began, by the monotonic clock; kept by `Watch`."""
+        """When it began or last showed life, by the monotonic clock; infinite while nobody waits for it."""
         self.told_after = patience
         """Seconds after which it is next told that it takes long."""
+        self.lacks = "returned"
+        """What it has not done then."""
 
     def __str__(self) -> str:
         return f"plugin {self._blame.plugin!r}, {self._blame.what}: {self._what}"
@@ -153,8 +182,9 @@ class Calling:
         """How to go on if it hangs; nothing for a built-in plugin, which waits for something else."""
         return "" if self._blame.builtin else f" (if it hangs: {self._blame.hint})"
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> Self:
         watch.WATCH.begin(self)
+        return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         watch.WATCH.end(self)
@@ -179,11 +209,17 @@ def presentable(error: BaseException) -> VBackupError | None:
     return anew if _is_presentable(anew) else None
 
 
+def _is_time(value: object) -> bool:
+    return value is None or (isinstance(value, int | float) and not isinstance(value, bool) and value >= 0)
+
+
 def _is_presentable(error: Any) -> bool:
     """Whether an error has what all of vbackup's have, and can be made anew, as another thread does."""
     try:
         texts = (error.message, error.hint, error.kind, str(error))
         type(error)(error.message, hint=error.hint, transient=error.transient)
+        if isinstance(error, Unavailable):
+            _ = error.retry_after
     except BaseException:  # noqa: BLE001 - a stranger's subclass may do anything
         return False
     return all(isinstance(text, str) for text in texts) and isinstance(error.transient, bool)

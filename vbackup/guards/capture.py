@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
 from vbackup.api import Capture, MachineDescription, Marker, clock
-from vbackup.guards.answers import checked, kind_of, listed
+from vbackup.guards.answers import as_json, checked, kind_of, listed
 from vbackup.guards.blame import Blame
 from vbackup.guards.disk import KEY, GuardedSource
 
@@ -75,10 +75,7 @@ class GuardedCapture:
             return None
         if not isinstance(marker, dict):
             raise self._blame.error(f"capture.marker is {kind_of(marker)}, not a mapping or None")
-        try:
-            text = json.dumps(marker, allow_nan=False)
-        except (TypeError, ValueError, RecursionError) as error:
-            raise self._blame.error(f"capture.marker cannot be stored as JSON: {error}") from error
+        text = as_json(marker, "capture.marker", self._blame)
         if len(text) > _MOST_MARKER:
             raise self._blame.error(f"capture.marker has {len(text)} bytes, which is too much")
         copy: Marker = json.loads(text)

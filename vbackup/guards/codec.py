@@ -33,9 +33,10 @@ class GuardedCodec:
         self.encrypts: bool = inner.encrypts
         self._blame = blame
         self._numbers = itertools.count()
+        self.encode = blame.often("encode", self._encode)
+        self.decode = blame.often("decode", self._decode)
 
-    def encode(self, data: Buffer, context: CodecContext) -> bytes:
-        """See `Codec.encode`."""
+    def _encode(self, data: Buffer, context: CodecContext) -> bytes:
         try:
             encoded = self.inner.encode(data, context)
         except BaseException as error:  # noqa: BLE001 - raised again
@@ -46,8 +47,7 @@ class GuardedCodec:
             self._probe(data, encoded, context)
         return encoded
 
-    def decode(self, data: Buffer, context: CodecContext, max_size: int) -> bytes:
-        """See `Codec.decode`."""
+    def _decode(self, data: Buffer, context: CodecContext, max_size: int) -> bytes:
         try:
             decoded = self.inner.decode(data, context, max_size)
         except BaseException as error:  # noqa: BLE001 - raised again

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 
 from vbackup.api import Block, Extent, Range, Run, SinkDisk, SourceDisk
 from vbackup.guards.answers import kind_of
-from vbackup.guards.blame import Blame
-from vbackup.guards.streams import Lent, as_asked, covering
+from vbackup.guards.blame import Blame, Raised
+from vbackup.guards.streams import Lent, as_asked, covering, fetched
 
 KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}")  # as `vbackup.api.Key`
 
@@ -57,12 +57,11 @@ class GuardedSink:
 
     def write(self, runs: Iterable[Run]) -> None:
         """See `SinkDisk.write`."""
-        lent = Lent(runs)
-        try:
+        raised = Raised()
+        with self._blame.calling(f"write of disk {self._key}", raised=raised) as call:
+            lent = Lent(fetched(runs, call), raised)
             self._inner.write(lent)
-        except BaseException as error:  # noqa: BLE001 - raised again
-            self._blame.reraise(f"write of disk {self._key}", error, lent.raised)
-        if lent.raised.error is not None:
-            raise lent.raised.error  # it was swallowed
+        if raised.error is not None:
+            raise raised.error  # it was swallowed
         if next(lent, None) is not None:
             raise self._blame.error(f"write of disk {self._key} returned before it had taken all of it")

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
+from math import inf
+from time import monotonic
 from typing import Generic, TypeVar
 
 from vbackup.api import Executor, PluginError, Task
 from vbackup.engine.parallel import Gate
-from vbackup.guards.blame import Blame
+from vbackup.guards import watch
+from vbackup.guards.blame import Blame, Calling
 
 T = TypeVar("T")
 
@@ -49,24 +53,51 @@ def each_once(
 
 def _wakes(executor: Executor, tasks: Sequence[Task], work: _Runs[T], parallel: int, blame: Blame) -> Iterator[Task]:
     """Yield the tasks that the executor says are done."""
-    with blame.calling("run"):
-        pairs = iter(executor.run(tasks, work, parallel))
+    watch.WATCH.begin(work.idle.call)
     try:
-        while True:
-            try:
-                pair = next(pairs, None)
-            except BaseException as error:  # noqa: BLE001 - raised again
-                blame.reraise("run", error)
-            if pair is None:
-                return
-            if not isinstance(pair, tuple) or len(pair) != 2 or pair[0] not in tasks:
-                raise blame.error("run gave something else than a task that it was given, and its result")
-            yield pair[0]
+        pairs = _come_of(lambda: iter(executor.run(tasks, work, parallel)), blame)
+        try:
+            while (pair := _come_of(lambda: next(pairs, None), blame)) is not None:
+                if not isinstance(pair, tuple) or len(pair) != 2 or pair[0] not in tasks:
+                    raise blame.error("run gave something else than a task that it was given, and its result")
+                with work.idle.interrupted():
+                    yield pair[0]
+        finally:
+            close = getattr(pairs, "close", None)
+            if close is not None:
+                _come_of(close, blame)
     finally:
-        close = getattr(pairs, "close", None)
-        if close is not None:
-            with blame.calling("run"):
-                close()
+        watch.WATCH.end(work.idle.call)
+
+
+def _come_of(action: Callable[[], T], blame: Blame) -> T:
+    try:
+        return action()
+    except BaseException as error:  # noqa: BLE001 - raised again
+        blame.reraise("run", error)
+
+
+class _Idle:
+    """An executor while it runs nothing. What it runs may take as long as it likes: it is watched itself."""
+
+    def __init__(self, call: Calling) -> None:
+        self.call = call
+        self._interruptions = 0
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def interrupted(self) -> Iterator[None]:
+        """It is not, for the time of the context."""
+        self._change(1)
+        try:
+            yield
+        finally:
+            self._change(-1)
+
+    def _change(self, by: int) -> None:
+        with self._lock:
+            self._interruptions += by
+            self.call.since = inf if self._interruptions else monotonic()
 
 
 class _Runs(Generic[T]):
@@ -75,6 +106,7 @@ class _Runs(Generic[T]):
     def __init__(self, work: Callable[[Task], T], blame: Blame) -> None:
         self.results: dict[Task, T] = {}
         self.gate = Gate()
+        self.idle = _Idle(blame.working("run", "begun or ended a task"))
         self.trouble: PluginError | None = None
         self._work = work
         self._blame = blame
@@ -88,7 +120,8 @@ class _Runs(Generic[T]):
         if again:
             self.trouble = self._blame.error(f"run called the work of {task.machine or task.group} twice")
             raise self.trouble
-        for result in self.gate.through(partial(self._work, task)):
-            self.results[task] = result
-            return result
+        with self.idle.interrupted():
+            for result in self.gate.through(partial(self._work, task)):
+                self.results[task] = result
+                return result
         raise self._blame.error("run went on after it was ended")

@@ -24,7 +24,7 @@ from vbackup.api import (
     RestoreRequest,
     VBackupError,
 )
-from vbackup.guards.answers import checked, listed
+from vbackup.guards.answers import checked, findings, listed
 from vbackup.guards.blame import Blame, Raised, told
 from vbackup.guards.capture import GuardedCapture
 from vbackup.guards.restoration import GuardedRestoration
@@ -96,7 +96,7 @@ class GuardedHypervisor:
     def check(self) -> Sequence[Finding]:
         """See `Hypervisor.check`."""
         with self._blame.calling("check"):
-            return listed(self.inner.check(), Finding, "check", self._blame)
+            return findings(self.inner.check(), "check", self._blame)
 
     def close(self) -> None:
         """See `Hypervisor.close`."""

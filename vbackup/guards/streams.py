@@ -9,9 +9,9 @@ from time import monotonic
 from typing import Generic, TypeVar
 
 from vbackup.api import Block, Extent, Kind, PluginError, Range
+from vbackup.guards import watch
 from vbackup.guards.answers import kind_of
-from vbackup.guards.blame import Blame, Raised
-from vbackup.guards.watch import WATCH
+from vbackup.guards.blame import Blame, Calling, Raised
 
 T = TypeVar("T")
 _BUFFERS = (bytes, bytearray, memoryview)
@@ -20,9 +20,9 @@ _BUFFERS = (bytes, bytearray, memoryview)
 class Lent(Generic[T]):
     """An iterator of ours in the hands of a plugin: it remembers what we raised, and whether all was taken."""
 
-    def __init__(self, items: Iterable[T]) -> None:
+    def __init__(self, items: Iterable[T], raised: Raised | None = None) -> None:
         self._items = iter(items)
-        self.raised = Raised()
+        self.raised = Raised() if raised is None else raised
         self.is_through = False
         self.refusal: Callable[[], PluginError] | None = None
         """Set while nobody may ask for more: what is raised then."""
@@ -49,15 +49,22 @@ def covering(extents: Callable[[], Iterable[Extent]], size: int, disk: str, blam
     what = f"extents of {disk}"
     with blame.calling(what):
         found = iter(extents())
-    while True:
-        try:
-            extent = next(found, None)
-        except BaseException as error:  # noqa: BLE001 - raised again
-            blame.reraise(what, error)
-        if extent is None:
-            break
-        end = _continued(extent, end, size, disk, blame)
-        yield extent
+    call = blame.calling(what)
+    try:
+        watch.WATCH.begin(call)
+        while True:
+            call.since = monotonic()
+            try:
+                extent = next(found, None)
+            except BaseException as error:  # noqa: BLE001 - raised again
+                blame.reraise(what, error)
+            call.since = inf  # whoever has the extent may take as long as it likes
+            if extent is None:
+                break
+            end = _continued(extent, end, size, disk, blame)
+            yield extent
+    finally:
+        watch.WATCH.end(call)
     if end != size:
         raise blame.error(f"{disk} gave extents that end at {end} of {size} bytes")
 
@@ -84,17 +91,17 @@ def as_asked(
     keep nothing that they gave away, and are spared the copy.
     """
     asked: deque[Range] = deque()
-    lent = Lent(_noted(ranges, asked))
     what = f"read of {disk}"
+    call = blame.calling(what)
+    lent = Lent(fetched(ranges, call, asked.append))
 
     def elsewhere() -> PluginError:
         return blame.error(f"{disk} asked for ranges while it was not asked for blocks (in another thread?)")
 
     with blame.calling(what, raised=lent.raised):
         blocks = iter(read(lent))
-    call = blame.calling(what)
     try:
-        WATCH.begin(call)
+        watch.WATCH.begin(call)
         while True:
             lent.refusal = None
             call.since = monotonic()
@@ -109,7 +116,7 @@ def as_asked(
             _check(block, asked, disk, blame)
             yield block if blame.builtin or type(block.data) is bytes else Block(block.offset, bytes(block.data))
     finally:
-        WATCH.end(call)
+        watch.WATCH.end(call)
         lent.refusal = None
         close = getattr(blocks, "close", None)
         if close is not None:
@@ -133,7 +140,15 @@ def _check(block: object, asked: deque[Range], disk: str, blame: Blame) -> None:
         raise blame.error(f"{disk} gave {block.offset}+{len(block.data)} where {instead}")
 
 
-def _noted(ranges: Iterable[Range], asked: deque[Range]) -> Iterator[Range]:
-    for wanted in ranges:
-        asked.append(wanted)
-        yield wanted
+def fetched(items: Iterable[T], call: Calling, note: Callable[[T], None] | None = None) -> Iterator[T]:
+    """Yield our items to a plugin, noted. How long it takes to make them is not the time of its ``call``."""
+    call.since = inf
+    try:
+        for item in items:
+            if note is not None:
+                note(item)
+            call.since = monotonic()
+            yield item
+            call.since = inf
+    finally:
+        call.since = monotonic()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from time import monotonic
+from typing import TypeVar
 
 from pydantic import BaseModel
 
@@ -28,11 +30,14 @@ from vbackup.api import (
     Target,
     Writer,
 )
-from vbackup.guards.answers import checked, listed, wrong
-from vbackup.guards.blame import Blame, Raised
+from vbackup.guards import watch
+from vbackup.guards.answers import checked, listed, remade, sound, wrong
+from vbackup.guards.blame import Blame, Calling, Raised
 from vbackup.guards.streams import as_asked, covering
 from vbackup.guards.writer import GuardedWriter
 
+T = TypeVar("T")
+_REPORTED = "reported any progress"
 _ID = re.compile(r"[0-9a-f]{32}")
 
 
@@ -81,17 +86,19 @@ class GuardedTarget:
     def points(self) -> list[Point]:
         """See `Target.points`."""
         with self._blame.calling("points"):
-            return listed(self.inner.points(), Point, "points", self._blame)
+            points = listed(self.inner.points(), Point, "points", self._blame)
+            return [remade(point, "points", self._blame) for point in points]
 
     def damaged_points(self) -> list[Damage]:
         """See `Target.damaged_points`."""
         with self._blame.calling("damaged_points"):
-            return listed(self.inner.damaged_points(), Damage, "damaged_points", self._blame)
+            return self._damage(self.inner.damaged_points(), "damaged_points")
 
     def description(self, point: Point) -> MachineDescription:
         """See `Target.description`."""
         with self._blame.calling("description"):
-            return checked(self.inner.description(point), MachineDescription, "description", self._blame)
+            described = checked(self.inner.description(point), MachineDescription, "description", self._blame)
+            return remade(described, "description", self._blame)
 
     def extents(self, point: Point, disk: str, since: Point | None = None) -> Iterator[Extent]:
         """See `Target.extents`."""
@@ -112,18 +119,16 @@ class GuardedTarget:
     def verify(self, points: Sequence[Point], progress: Callable[[int], None]) -> list[Damage]:
         """See `Target.verify`."""
         raised = Raised()
-        try:
-            return listed(self.inner.verify(points, raised.by(progress)), Damage, "verify", self._blame)
-        except BaseException as error:  # noqa: BLE001 - raised again
-            self._blame.reraise("verify", error, raised)
+        with self._blame.working("verify", _REPORTED, raised=raised) as call:
+            heard = raised.by(self._heard(progress, int, call, "verify"))
+            return self._damage(self.inner.verify(points, heard), "verify")
 
     def check(self, order: CheckOrder, progress: Callable[[int], None]) -> CheckReport:
         """See `Target.check`."""
         raised = Raised()
-        try:
-            return checked(self.inner.check(order, raised.by(progress)), CheckReport, "check", self._blame)
-        except BaseException as error:  # noqa: BLE001 - raised again
-            self._blame.reraise("check", error, raised)
+        with self._blame.working("check", _REPORTED, raised=raised) as call:
+            heard = raised.by(self._heard(progress, int, call, "check"))
+            return sound(self.inner.check(order, heard), CheckReport, "check", self._blame)
 
     def delete(self, points: Sequence[Point]) -> None:
         """See `Target.delete`."""
@@ -155,15 +160,25 @@ class GuardedTarget:
 
     def prune(self, order: PruneOrder) -> PruneReport:
         """See `Target.prune`."""
-        try:
-            return checked(self.inner.prune(order), PruneReport, "prune", self._blame)
-        except BaseException as error:  # noqa: BLE001 - raised again
-            self._blame.reraise("prune", error)
+        with self._blame.working("prune", "returned", patience=watch.SILENT_PATIENCE):
+            return sound(self.inner.prune(order), PruneReport, "prune", self._blame)
 
     def close(self) -> None:
         """See `Target.close`."""
         with self._blame.calling("close"):
             self.inner.close()
+
+    def _damage(self, found: Iterable[Damage], method: str) -> list[Damage]:
+        return [sound(each, Damage, method, self._blame) for each in listed(found, Damage, method, self._blame)]
+
+    def _heard(self, report: Callable[[T], None], of: type[T], call: Calling, method: str) -> Callable[[T], None]:
+        """Return what a plugin reports its progress to."""
+
+        def hear(value: T) -> None:
+            call.since = monotonic()
+            report(sound(value, of, f"progress of {method}", self._blame))
+
+        return hear
 
 
 class _Exchanging(GuardedTarget):
@@ -187,11 +202,11 @@ class _Exchanging(GuardedTarget):
         """See `Exchanger.take_over`."""
         raised = Raised()
         own = writer.inner if isinstance(writer, GuardedWriter) else writer
-        try:
-            taken = self.inner.take_over(own, unguarded(source), point, base, raised.by(report))
-            return checked(taken, TakenOver, "take_over", self._blame)
-        except BaseException as error:  # noqa: BLE001 - raised again
-            self._blame.reraise("take_over", error, raised)
+        with self._blame.working("take_over", _REPORTED, raised=raised) as call:
+            heard = raised.by(self._heard(report, DiskProgress, call, "take_over"))
+            found = self.inner.take_over(own, unguarded(source), point, base, heard)
+            taken = sound(found, TakenOver, "take_over", self._blame)
+            return taken._replace(point=remade(taken.point, "take_over", self._blame))
 
 
 class _KeyHolding(GuardedTarget):

@@ -8,7 +8,7 @@ from typing import ClassVar, TypeVar
 
 from vbackup.api import Buffer, Finding, ObjectInfo, Transport
 from vbackup.api.wrapper import Wrapper
-from vbackup.guards.answers import kind_of, listed
+from vbackup.guards.answers import findings, kind_of
 from vbackup.guards.blame import Blame
 
 T = TypeVar("T")
@@ -83,7 +83,7 @@ class GuardedTransport(Wrapper):
     def check(self) -> Sequence[Finding]:
         """See `Transport.check`."""
         with self._blame.calling("check"):
-            return listed(self.inner.check(), Finding, "check", self._blame)
+            return findings(self.inner.check(), "check", self._blame)
 
     def _flag(self, name: str) -> bool:
         with self._blame.calling(name):

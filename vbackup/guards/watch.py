@@ -7,10 +7,13 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import inf
 from typing import Protocol
 
 PATIENCE = 300.0
 """Seconds that a call may take before it is told."""
+SILENT_PATIENCE = 3600.0
+"""The same for one that has no way to say how far it is."""
 IMPORT_PATIENCE = 10.0
 _LOOK = 1.0
 _log = logging.getLogger(__name__)
@@ -21,6 +24,7 @@ class Call(Protocol):
 
     since: float
     told_after: float
+    lacks: str
 
     @property
     def way_out(self) -> str:
@@ -31,7 +35,7 @@ class Watch:
     """Tells of each call that takes long, and again each time that it has taken twice as long. Thread-safe.
 
     It is a warning and no more: a thread cannot be ended from outside, and a slow store is not told from a plugin that
-    hangs. A signal ends the run all the same, unless the plugin does not even return then.
+    hangs. Signals end the command all the same, the third one whatever the plugin does.
     """
 
     def __init__(self) -> None:
@@ -60,9 +64,10 @@ class Watch:
             self.end(call)
 
     def under_way(self) -> list[str]:
-        """Return all calls that are under way, in words."""
+        """Return all calls that somebody waits for, in words."""
         now = time.monotonic()
-        return [f"{call} ({max(0.0, now - call.since):.0f} s)" for call in list(self._calls.values())]
+        calls = [(call, call.since) for call in list(self._calls.values())]
+        return [f"{call} ({max(0.0, now - since):.0f} s)" for call, since in calls if since < inf]
 
     def look(self) -> None:
         """Tell of calls that take long."""
@@ -71,7 +76,7 @@ class Watch:
             seconds = now - call.since
             if seconds >= call.told_after:
                 call.told_after = 2 * seconds
-                _log.warning("%s has not returned for %.0f s%s", call, seconds, call.way_out)
+                _log.warning("%s has not %s for %.0f s%s", call, call.lacks, seconds, call.way_out)
 
     def _start(self) -> None:
         with self._lock:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
-from vbackup.api import DiskCounts, DiskWriter, MachineDescription, Point, PointDisk, Writer
-from vbackup.guards.answers import checked, kind_of, listed
-from vbackup.guards.blame import Blame
+from vbackup.api import Buffer, DiskCounts, DiskWriter, MachineDescription, Point, PointDisk, Writer
+from vbackup.guards.answers import as_json, checked, kind_of, listed, sound
+from vbackup.guards.blame import Blame, told_value
 
 _LARGEST_BLOCK = 64 << 20
+_MOST_SAMPLES = 64  # as `vbackup.api.PointDisk`
 
 
 class GuardedWriter:
@@ -44,7 +46,7 @@ class GuardedWriter:
     def file(self, data: bytes) -> dict[str, Any]:
         """See `Writer.file`."""
         with self._blame.calling("file"):
-            return checked(self.inner.file(data), dict, "file", self._blame)
+            return _content(self.inner.file(data), "file", self._blame)
 
     @property
     def notes(self) -> Sequence[str]:
@@ -59,17 +61,33 @@ class GuardedWriter:
 
 
 class GuardedDiskWriter:
-    """Holds a `DiskWriter` to its promises; what is called for each block is called directly."""
+    """Holds a `DiskWriter` to its promises. What is called for each block of a built-in one is called directly."""
 
     def __init__(self, inner: DiskWriter, blame: Blame) -> None:
         self._inner = inner
         self._blame = blame
-        self.write = inner.write
-        self.zero = inner.zero
-        self.unchanged = inner.unchanged
-        self.same = inner.same
-        self.last_data = inner.last_data
-        self.progress = inner.progress
+        with blame.calling("disk"):
+            self.write = blame.often("write of a disk", inner.write)
+            self.zero = blame.often("zero of a disk", inner.zero)
+            self.unchanged = blame.often("unchanged of a disk", inner.unchanged)
+            self._same = blame.often("same of a disk", inner.same)
+            self._last_data = blame.often("last_data of a disk", inner.last_data)
+
+    def same(self, offset: int, data: Buffer) -> bool:
+        """See `DiskWriter.same`."""
+        return checked(self._same(offset, data), bool, "same of a disk", self._blame)
+
+    def last_data(self, offset: int, length: int) -> int | None:
+        """See `DiskWriter.last_data`."""
+        last: object = self._last_data(offset, length)
+        if last is None or (type(last) is int and offset <= last < offset + length):
+            return last
+        raise self._blame.error(f"last_data of a disk gave {told_value(last)}, which is not in {offset}+{length}")
+
+    def progress(self) -> DiskCounts:
+        """See `DiskWriter.progress`."""
+        with self._blame.calling("progress of a disk"):
+            return sound(self._inner.progress(), DiskCounts, "progress of a disk", self._blame)
 
     def finish(self) -> tuple[dict[str, Any], DiskCounts]:
         """See `DiskWriter.finish`."""
@@ -77,8 +95,14 @@ class GuardedDiskWriter:
             answer: object = self._inner.finish()
         if not isinstance(answer, tuple) or len(answer) != 2:
             raise self._blame.error(f"finish of a disk gave {kind_of(answer)}, not the content and counts")
-        content, counts = answer
-        return (
-            checked(content, dict, "finish of a disk", self._blame),
-            checked(counts, DiskCounts, "finish of a disk", self._blame),
-        )
+        content = _content(answer[0], "finish of a disk", self._blame)
+        counts = sound(answer[1], DiskCounts, "finish of a disk", self._blame)
+        if len(counts.samples) > _MOST_SAMPLES:
+            raise self._blame.error(f"finish of a disk gave {len(counts.samples)} samples, and {_MOST_SAMPLES} is most")
+        return content, counts
+
+
+def _content(value: object, method: str, blame: Blame) -> dict[str, Any]:
+    """Return where a target has what it took: a copy, as it is stored."""
+    content: dict[str, Any] = json.loads(as_json(checked(value, dict, method, blame), f"what {method} gave", blame))
+    return content

@@ -27,9 +27,9 @@ def in_each(what: str, away: Mapping[str, VBackupError], works: Mapping[str, Cal
     if not done and not away:
         raise next(iter(failures.values()))
     so_far = f"{what} in {', '.join(done)}" if done else "nothing was done"
-    lines = [f"not {what} in target {alias}: {error.message}" for alias, error in failures.items()]
+    failed = [f"not {what} in target {alias}: {error.message}" for alias, error in failures.items()]
     raise Unavailable(
-        "\n".join(lines),
+        "; ".join(failed),
         hint=f"{so_far}; run it again when all can be reached",
         transient=False,
     )

@@ -212,7 +212,7 @@ class ImageTarget:
         """See `Target.prune`: what dead runs left is removed. Whether one lives its lock tells, at once."""
         root = self._root()
         freed = sweep(root, dry_run=order.dry_run)
-        return PruneReport(freed=freed, stored=used(root) - (freed if order.dry_run else 0))
+        return PruneReport(freed=freed, stored=max(0, used(root) - (freed if order.dry_run else 0)))
 
     def close(self) -> None:
         """See `Target.close`; nothing is held between calls."""
