@@ -54,6 +54,20 @@ def test_a_finding_is_one_line_whatever_it_says(place: Place) -> None:
     assert found == {"what": "disk\ns", "level": "error", "detail": detail, "hint": hint}
 
 
+def test_findings_of_a_class_of_its_own_are_taken(place: Place) -> None:
+    found = """
+    def check(self):
+        class Own(Finding):
+            def __init__(self, level):
+                super().__init__("disks", level, "few")
+        return [Own(Level.WARNING), Own("error")]
+    """
+    place.wild("hypervisors", "Lab", found)
+    outcome = place.vbackup("doctor")
+    assert outcome.code == 1
+    assert "warning  disks: few\nerror    disks: few\n" in outcome.out
+
+
 def test_an_error_is_one_line_whatever_it_says(place: Place) -> None:
     place.wild("hypervisors", "Lab", "def machines(self): raise Unavailable('gone\\nfor good\\r', hint='wait\\nhere')")
     outcome = place.vbackup("run", "--json")

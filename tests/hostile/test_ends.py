@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -13,12 +11,14 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.hostile.conftest import Fault, Place, faults, released_by
-from vbackup.api import Block, Interrupted, PluginError, Range, Task
+from tests.hostile.processes import ended, started
+from vbackup.api import Block, Corrupt, Interrupted, PluginError, Range, Task, Unavailable, VBackupError
 from vbackup.guards import closing, watch
 from vbackup.guards.blame import Blame
 from vbackup.guards.executor import each_once
 from vbackup.guards.streams import as_asked
 from vbackup.registry import Registry
+from vbackup.testing.hypervisors import FakeDisk, FakeMachine
 
 BLAME = Blame("wild", "stranger_wild", builtin=False, what="hypervisor lab")
 
@@ -95,27 +95,50 @@ def test_work_is_no_silence_of_its_executor() -> None:
     assert not watch.WATCH.under_way()
 
 
+@pytest.mark.parametrize("error", [Unavailable, Interrupted, PluginError, Corrupt])
+@pytest.mark.parametrize("runs", [1, 2])
+def test_what_an_executor_has_run_counts_whatever_it_raises_then(error: type[VBackupError], runs: int) -> None:
+    class Leaves:
+        def run(self, tasks: tuple[Task, ...], work: Callable[[Task], object], parallel: int) -> Iterator[object]:
+            results = [(task, work(task)) for task in tasks[:runs]]
+            yield results[0]
+            raise error("worker host h2 went away", hint="start it", transient=True)
+
+    tasks = [Task("nightly", "lab", name) for name in ("web", "db")]
+    results = each_once(Leaves(), tasks, lambda task: task.machine, 1, BLAME)  # type: ignore[arg-type]
+    seen: list[str] = []
+    with pytest.raises(error) as caught:
+        seen.extend(machine for _, machine in results)
+    assert seen == ["web", "db"][:runs]
+    assert type(caught.value) is error
+    assert caught.value.message == "plugin 'wild', hypervisor lab: run raised worker host h2 went away"
+    assert (caught.value.hint, caught.value.transient) == ("start it", True)
+    assert caught.value.__cause__ is not None
+
+
+def test_points_stay_in_the_report_when_their_executor_fails(place: Place) -> None:
+    body = """
+    def run(self, tasks, work, parallel):
+        results = [(task, work(task)) for task in tasks]
+        yield results[0]
+        raise Unavailable("worker host h2 went away")
+    """
+    sys.modules["stranger_tame"].GUESTS["db"] = FakeMachine({"vda": FakeDisk(bytearray(b"db" * 1000))})
+    place.wild("executors", "Threads", body)
+    outcome = place.vbackup("run", "--json")
+    machines = {each["machine"]: each for each in json.loads(outcome.out.splitlines()[-1])["machines"]}
+    assert outcome.code == 3, outcome.err
+    for name in ("db", "web"):
+        assert machines[name]["point"]
+        assert "plugin 'wild', executor wild: run raised worker host h2 went away" in str(machines[name]["warnings"])
+    del sys.modules["stranger_tame"].GUESTS["db"]
+    place.prove()
+
+
 GUEST = """
 from vbackup.testing.hypervisors import FakeDisk, FakeMachine
 GUESTS.setdefault("web", FakeMachine({"vda": FakeDisk(bytearray(b"new" * 100000))}))
 """
-MAIN = "import sys; from vbackup.cli.main import main; main()"
-
-
-def started(place: Place, *args: str) -> subprocess.Popen[str]:
-    """Start a command in a process of its own."""
-    (place.directory / "vbackup.yaml").write_text(json.dumps(place.config))
-    env = os.environ | {"PYTHONPATH": os.pathsep.join(str(site) for site in sorted(place.sites.iterdir()))}
-    pipe = subprocess.PIPE
-    command = [sys.executable, "-c", MAIN, *args]
-    return subprocess.Popen(command, env=env, cwd=place.directory, stdout=pipe, stderr=pipe, text=True)
-
-
-def ended(place: Place, *args: str) -> tuple[int, str]:
-    """Run a command in a process of its own; return its exit code and what it complained of."""
-    with started(place, *args) as process:
-        _, err = process.communicate(timeout=100)
-        return process.returncode, err
 
 
 def test_threads_that_are_left_are_named_and_the_process_ends(place: Place) -> None:
@@ -193,8 +216,12 @@ def machines(self):
     import ctypes
     mutex, lock = ctypes.create_string_buffer(128), ctypes.CDLL(None).pthread_mutex_lock
     lock(mutex)
-    os.write(2, b"waiting\\n")
-    lock(mutex)
+    while True:
+        try:
+            os.write(2, b"waiting\\n")
+            lock(mutex)
+        except BaseException:  # the signal was quicker
+            continue
 """
 
 

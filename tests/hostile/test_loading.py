@@ -185,3 +185,30 @@ def test_calls_are_traced_with_plugin_and_hook_and_no_secret(place: Place, monke
     assert all(len(line.split(": ", 1)) == 2 and " vbackup_" in line for line in lines)
     secrets = [(place.directory / "main.key").read_text().strip(), "canary-secret", "web"]
     assert not any(secret in line for line in lines for secret in secrets)
+
+
+LATER = """
+from __future__ import annotations
+from stranger_tame import *
+del vbackup_register_hypervisors, vbackup_register_transports
+class Sometime(Options):
+    later: Later | None = None
+class Wild(Lab):
+    name = "wild"
+    options = Sometime
+class Later(Options):
+    word: str
+@hookimpl
+def vbackup_register_hypervisors(register):
+    register(Wild)
+"""
+
+
+def test_options_may_name_what_is_defined_below_them(place: Place) -> None:
+    place.install("wild", LATER)
+    place.config["hypervisors"]["lab"] = {"type": "wild", "later": {"word": "so"}}
+    assert place.vbackup("run").code in (0, 3)
+    place.config["hypervisors"]["lab"] = {"type": "wild", "later": {"wrod": "so"}}
+    assert "hypervisors.lab.later.wrod: unknown key; did you mean 'word'?" in place.vbackup("run").err
+    outcome = place.vbackup("plugins", "wild")
+    assert (outcome.code, "later.word" in outcome.out) == (0, True)

@@ -109,6 +109,72 @@ def test_what_is_in_the_answers_of_a_target_is_looked_at(place: Place, command: 
 
 
 @pytest.mark.parametrize(
+    ("command", "answer", "said", "code"),
+    [
+        ("check", "CheckReport(damage=[Damage('', 'web', 'vda', 0, 9, 'lost')])", "web vda at 0+9: lost", 1),
+        ("check", "CheckReport(wrong=['all wrong'])", "all wrong", 1),
+        ("check", "CheckReport(objects=Count.MANY)", "1024 objects", 0),
+        ("prune", "PruneReport(notes=['hello'])", "hello", 3),
+        ("prune", "PruneReport(stored=Count.MANY)", "1.0 KiB stored", 0),
+    ],
+)
+def test_answers_that_are_as_good_as_what_is_asked_for_are_taken(
+    place: Place, command: str, answer: str, said: str, code: int
+) -> None:
+    body = f"""
+    def {command}(self, of=None, progress=None):
+        from enum import IntEnum
+        Count = IntEnum("Count", {{"MANY": 1024}})
+        return {answer}
+    """
+    place.wild("targets", "Shelf", body)
+    outcome = place.vbackup(command)
+    assert said in outcome.out + outcome.err, outcome
+    assert outcome.code == code, outcome
+    place.prove()
+
+
+OWN_POINTS = """
+role = "targets"
+def points(self):
+    from pydantic import Field, PrivateAttr
+    class OwnDisk(PointDisk):
+        pool: str = Field(exclude=True)
+    class Own(Point):
+        _shelf: str = PrivateAttr("")
+        row: str = Field(alias="in-row")
+        seconds: float = Field(exclude=True)
+    found = []
+    for point in super().points():
+        disks = tuple(OwnDisk(**vars(disk), pool="fast") for disk in point.disks)
+        own = Own(**{**vars(point), "disks": disks, "in-row": "third"})
+        own._shelf = "top"
+        found.append(own)
+    return found
+def extents(self, point, disk, since=None):
+    assert (point._shelf, point.row, point.disks[0].pool) == ("top", "third", "fast")
+    return super().extents(point, disk, since)
+"""
+
+
+def test_points_of_a_class_of_its_own_come_back_to_a_target_as_they_are(place: Place) -> None:
+    place.wild("targets", "Shelf", OWN_POINTS)
+    place.config["jobs"]["nightly"]["machines"] = ["lab:web"]  # and not the one that is restored
+    assert place.vbackup("restore", "web@latest", "--as", "again").code == 0
+    assert place.vbackup("run").code in (0, 3)
+    place.prove()
+
+
+@pytest.mark.parametrize("change", ["'disks': list(point.disks)", "'time': str(point.time)"])
+def test_points_that_are_nearly_right_are_set_right(place: Place, change: str) -> None:
+    body = f"def points(self): return [point.model_copy(update={{{change}}}) for point in super().points()]"
+    place.wild("targets", "Shelf", body)
+    place.config["jobs"]["nightly"]["machines"] = ["lab:web"]  # and not the one that is restored
+    assert place.vbackup("restore", "web@latest", "--as", "again").code == 0
+    place.prove()
+
+
+@pytest.mark.parametrize(
     ("body", "told"),
     [
         ("report(None)", "progress of take_over gave nothing (None), not DiskProgress"),

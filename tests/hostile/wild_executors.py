@@ -1,6 +1,6 @@
 """Executors, each with one fault; its docstring is what the user is told. See `Place.let_loose`."""
 
-from stranger_tame import Threads
+from stranger_tame import Interrupted, PluginError, Threads, Unavailable
 
 
 class Raises(Threads):
@@ -15,6 +15,27 @@ class Exits(Threads):
 
     def run(self, tasks, work, parallel):
         raise SystemExit(0)
+
+
+class RaisesOneOfOurs(Threads):
+    """run raised worker host h2 is away"""
+
+    def run(self, tasks, work, parallel):
+        raise Unavailable("worker host h2 is away")
+
+
+class RaisesInterrupted(Threads):
+    """run raised nobody had asked for it"""
+
+    def run(self, tasks, work, parallel):
+        raise Interrupted("nobody had asked for it")
+
+
+class RaisesAPluginErrorWithoutAName(Threads):
+    """run raised no"""
+
+    def run(self, tasks, work, parallel):
+        raise PluginError("no")
 
 
 class NeverRuns(Threads):

@@ -610,6 +610,18 @@ class LeavesADiskOutWithoutAWord(Lab):
         capture.machine = capture.machine.model_copy(update={"disks": (*capture.machine.disks, other)})
 
 
+class LeavesADiskOutAndNamesALongerOne(Lab):
+    """disk vd is not captured, and the hypervisor plugin does not say why"""
+
+    ends = 3
+
+    def spoil(self, capture):
+        first = capture.machine.disks[0]
+        others = [first.model_copy(update={"key": key}) for key in ("vd", "vdb")]
+        capture.machine = capture.machine.model_copy(update={"disks": (first, *others)})
+        capture.notes = ["disk vdb is left out: it is read-only"]
+
+
 class CapturesUnderAnotherName(Lab):
     """lists it as web, and captured it as other"""
 
@@ -620,7 +632,7 @@ class CapturesUnderAnotherName(Lab):
 
 
 class HasTwoMachinesOfOneId(Lab):
-    """lists machines with the same id 'id-web': other, web; their restore points could not be told apart"""
+    """hypervisor lab (type wild): it lists machines with the same id 'id-web': other, web; their restore points"""
 
     def machines(self):
         (web,) = super().machines()

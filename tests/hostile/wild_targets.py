@@ -199,6 +199,27 @@ class ContentNoJson(Odd):
         disk.finish = lambda: ({"map": b"id"}, DiskCounts(0, 0, 0, 0))
 
 
+class ContentTooDeep(Odd):
+    """what finish of a disk gave cannot be stored as JSON: recursion limit exceeded"""
+
+    role = "targets"
+
+    def spoil(self, disk):
+        deep = []
+        for _ in range(250):
+            deep = [deep]
+        disk.finish = lambda: ({"map": deep}, DiskCounts(0, 0, 0, 0))
+
+
+class ContentHalfACharacter(Odd):
+    """what finish of a disk gave cannot be stored as JSON: Error serializing to JSON: UnicodeEncodeError"""
+
+    role = "targets"
+
+    def spoil(self, disk):
+        disk.finish = lambda: ({"map": "\ud800"}, DiskCounts(0, 0, 0, 0))
+
+
 class WaitsForWords(Odd):
     """write of a disk raised Unavailable: gone, whose retry_after is '30', no number of seconds"""
 

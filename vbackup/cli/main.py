@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 import click
 
 from vbackup import __version__
-from vbackup.cli import output
+from vbackup.cli import output, stdout
 from vbackup.cli.leftover import end_in_time
 from vbackup.cli.signals import Stopped, stop_signals
 from vbackup.cli.state import State, json_option
@@ -84,10 +85,12 @@ def cli(context: click.Context, config: Path | None, verbose: int) -> None:
 
 def main() -> None:
     """Run the command line of this process."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # before `stop_signals` and after: Python would add a traceback
+    stdout.open_missing()
     output.hear_strangers()
     gc.disable()  # all that is imported stays, so looking for garbage finds none; `State.site` turns it on
     state = State()
-    code = execute(sys.argv[1:], state)
+    code = _execute(sys.argv[1:], state)  # stdout is not shared again: what ends later may print, too
     output.flush()
     gc.freeze()  # nor is it looked for in all that goes with the process: a fifth of a short command
     end_in_time(code, state.loaded)
@@ -95,31 +98,54 @@ def main() -> None:
 
 
 def execute(args: Sequence[str], state: State | None = None) -> int:
-    """Run ``args`` and return the exit code; everything that goes wrong has been told to the user then."""
-    state = State() if state is None else state
+    """Run ``args`` in a process that goes on, and return the exit code."""
+    try:
+        return _execute(args, State() if state is None else state)
+    finally:
+        stdout.share()
+
+
+def _execute(args: Sequence[str], state: State) -> int:
+    """Everything that goes wrong has been told to the user when it returns."""
+    context: click.Context | None = None
     try:
         with stop_signals(state.on_stop), cli.make_context("vbackup", list(args), obj=state) as context:
             result: Any = cli.invoke(context)
             return result if type(result) is int else OK
-    except click.exceptions.Exit as exit_:
-        return exit_.exit_code
-    except click.UsageError as error:
-        return _usage(error, as_json=state.json or "--json" in args)
-    except click.ClickException as error:
-        _tell(state, "usage" if error.exit_code == USAGE else "error", error.format_message(), "")
-        return error.exit_code
-    except click.Abort:
-        _tell(state, "interrupted", "aborted", "")
-        return FAILED
-    except SystemExit as left:  # a command of a plugin
-        return left.code if type(left.code) is int else OK if left.code is None else FAILED
+    except (click.exceptions.Exit, click.ClickException, click.Abort, SystemExit) as end:
+        theirs = context is not None and context.invoked_subcommand not in COMMANDS
+        return _ended(end, args, state) if theirs or _is_ours(end) else _failed(end, state)
     except Stopped as stopped:
+        state.json &= not stopped.is_late  # there is one document on stdout
         _tell(state, "interrupted", f"stopped by {stopped.name}", "")
         return 128 + stopped.number
     except BaseException as error:  # noqa: BLE001 - the edge of the process: nothing may end in a traceback
         return _failed(error, state)
-    finally:
-        output.share_stdout()
+
+
+def _is_ours(end: BaseException) -> bool:
+    """Whether our own code raised it, or click for us: what a plugin raises does not end a command of ours."""
+    at, package = end.__traceback__, ""
+    while at is not None:
+        of = str(at.tb_frame.f_globals.get("__name__", "")).partition(".")[0]
+        package = package if of == "click" else of
+        at = at.tb_next
+    return package == "vbackup"
+
+
+def _ended(end: BaseException, args: Sequence[str], state: State) -> int:
+    match end:
+        case click.exceptions.Exit():
+            return end.exit_code
+        case click.UsageError():
+            return _usage(end, as_json=state.json or "--json" in args)
+        case click.ClickException():
+            _tell(state, "usage" if end.exit_code == USAGE else "error", end.format_message(), "")
+            return end.exit_code
+        case SystemExit():  # a command of a plugin
+            return end.code if type(end.code) is int else OK if end.code is None else FAILED
+    _tell(state, "interrupted", "aborted", "")
+    return FAILED
 
 
 def _usage(error: click.UsageError, *, as_json: bool) -> int:

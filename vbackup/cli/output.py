@@ -16,6 +16,8 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
+from vbackup.cli import stdout
+
 log = logging.getLogger(__name__)
 
 _UNSAFE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
@@ -39,7 +41,7 @@ def line(text: str) -> str:
 
 def write(text: str) -> None:
     """Print a line to stdout."""
-    _print(_stdout(), line(text))
+    _print(stdout.stream(), line(text))
 
 
 def complain(text: str) -> None:
@@ -69,15 +71,17 @@ def document(value: Any, *, indent: int | None = 2) -> None:
     """Print ``value`` as JSON (ASCII only) to stdout; ``indent=None`` puts it on one line."""
     import json
 
-    _print(_stdout(), json.dumps(value, indent=indent))
+    _print(stdout.stream(), json.dumps(value, indent=indent))
 
 
 def flush() -> None:
     """Write out what is left. A reader that went away is not an error of ours."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        _silence(sys.stdout)
+    stream = stdout.stream()
+    if stream is not None:
+        try:
+            stream.flush()
+        except OSError:  # what is told to it is flushed: it was said then
+            _silence(stream)
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: frozenset[str] = frozenset()) -> None:
@@ -93,7 +97,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: fro
             for column, cell, gap in zip(columns, row, gaps, strict=True)
         )
         padded_rows.append("  ".join(padded).rstrip())
-    _print(_stdout(), "\n".join(padded_rows))
+    _print(stdout.stream(), "\n".join(padded_rows))
 
 
 def _width(text: str) -> int:
@@ -139,32 +143,6 @@ def start_logging(verbose: int) -> None:
     root.setLevel((logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)])
 
 
-class _Strangers:
-    """Stands in the place of `sys.stdout`: what is printed to it goes to stderr, wherever that goes at the time."""
-
-    def __init__(self, ours: TextIO) -> None:
-        self.ours = ours
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(sys.stderr, name)
-
-
-def keep_stdout() -> None:
-    """Keep stdout for what is printed here, which may be JSON: whatever plugins print goes to stderr."""
-    if not isinstance(sys.stdout, _Strangers):
-        sys.stdout = _Strangers(sys.stdout)
-
-
-def share_stdout() -> None:
-    """Let everybody print to stdout again."""
-    if isinstance(sys.stdout, _Strangers):
-        sys.stdout = sys.stdout.ours
-
-
-def _stdout() -> TextIO:
-    return sys.stdout.ours if isinstance(sys.stdout, _Strangers) else sys.stdout
-
-
 def hear_strangers() -> None:
     """Have warnings, and what ends a thread or a finalizer, told in a line as all else is, and never as a traceback."""
     logging.captureWarnings(capture=True)
@@ -200,12 +178,21 @@ class _Stderr(logging.Handler):
             lines(logging.Formatter().formatException(record.exc_info), complain)
 
 
-def _print(stream: TextIO, text: str) -> None:
+def _print(stream: TextIO | None, text: str) -> None:
+    """Print, and go on when nobody reads it. Raises: `VBackupError` when stdout takes no more."""
+    if stream is None:
+        return
     try:
         stream.write(f"{text}\n")
         stream.flush()
     except BrokenPipeError:
         _silence(stream)
+    except OSError as error:
+        _silence(stream)
+        if stream is not sys.stderr:
+            from vbackup.api.errors import VBackupError
+
+            raise VBackupError(f"stdout cannot be written to: {error.strerror}") from error
 
 
 def _silence(stream: TextIO) -> None:

@@ -9,20 +9,31 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from vbackup.cli.output import clean
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _SHOW_CURSOR = b"\x1b[?25h"
+_MOST = 3
+"""Signals: this one ends the process."""
+_PATIENCE = 1.0
+"""Seconds that somebody may take to read what is said."""
+_OVER = b"\0"  # the number of no signal
+_ending = threading.Lock()
+_held = threading.local()
+_former: dict[int, Any] = {}
+"""The handlers that ours stand in for."""
 
 
 class Stopped(KeyboardInterrupt):
     """Somebody asked us to stop. No `Exception`: nothing on the way may take it for a failure and go on."""
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, *, is_late: bool = False) -> None:
         super().__init__()
         self.number = number
+        self.is_late = is_late
+        """Whether somebody had swallowed it: the command went on, and has printed what it had to say."""
 
     @property
     def name(self) -> str:
@@ -44,6 +55,8 @@ def stop_signals(on_stop: Sequence[Callable[[], None]]) -> Iterator[None]:
 
     def handle(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
         seen.append(number)
+        if len(seen) >= _MOST:  # the thread may not hear of it: what wakes it up can be taken away
+            _end(number)
         if len(seen) > 1:
             return
         for stop in on_stop:  # in a thread: what it locks may be held by the very code that the signal came upon
@@ -51,14 +64,14 @@ def stop_signals(on_stop: Sequence[Callable[[], None]]) -> Iterator[None]:
         raise Stopped(number)
 
     with _answered():
-        before = {number: signal.signal(number, handle) for number in _SIGNALS}
+        _former.update({number: signal.signal(number, handle) for number in _SIGNALS})
         try:
             yield
         finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+            for number in _SIGNALS:
+                signal.signal(number, _former.pop(number))
     if seen:
-        raise Stopped(seen[0])
+        raise Stopped(seen[0], is_late=True)
 
 
 @contextmanager
@@ -73,23 +86,29 @@ def _answered() -> Iterator[None]:
         yield
     finally:
         signal.set_wakeup_fd(before)
-        os.close(writing)
+        os.set_blocking(writing, True)
+        os.write(writing, _OVER)  # closing it says nothing: processes that plugins have forked hold it open, too
         answering.join()
+        os.close(writing)
         os.close(reading)
 
 
 def _answer(reading: int) -> None:
     count = 0
-    while received := os.read(reading, 1):  # the number of each signal, until the other end is closed
+    speaking: list[threading.Thread] = []
+    while (received := os.read(reading, 1)) != _OVER:  # the number of each signal
         if received[0] not in _SIGNALS:
             continue
         count += 1
-        if count == 1:
-            _say("stopping; undoing what was begun")
-        elif count == 2:
-            _tell_who_is_waited_for()
-        else:
+        if count >= _MOST:
             _end(received[0])
+        speaking.append(_apart(_tell_that_it_stops if count == 1 else _tell_who_is_waited_for))
+    for thread in speaking:
+        thread.join(_PATIENCE)
+
+
+def _tell_that_it_stops() -> None:
+    _say("stopping; undoing what was begun")
 
 
 def _tell_who_is_waited_for() -> None:
@@ -102,11 +121,25 @@ def _tell_who_is_waited_for() -> None:
 
 def _end(number: int) -> NoReturn:
     """End the process as if it was killed: that may happen at any time, and nothing is lost by it."""
+    if _ending.acquire(blocking=False):
+        _apart(_tell_the_end).join(_PATIENCE)
+    else:  # the other thread is at it
+        _ending.acquire(timeout=2 * _PATIENCE)
+    os._exit(128 + number)
+
+
+def _tell_the_end() -> None:
     with suppress(OSError):
         if os.isatty(2):
             os.write(2, _SHOW_CURSOR)
     _say("ended at once")
-    os._exit(128 + number)
+
+
+def _apart(tell: Callable[[], None]) -> threading.Thread:
+    """Speak in a thread: whoever reads it may have stopped to."""
+    thread = threading.Thread(target=tell, name="words", daemon=True)
+    thread.start()
+    return thread
 
 
 def _say(text: str) -> None:
@@ -115,4 +148,21 @@ def _say(text: str) -> None:
         os.write(2, f"vbackup: {text}\n".encode())
 
 
-os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))  # a plugin's process must not answer for ours
+def _hold() -> None:
+    """Let no signal come upon a process that a plugin forks before it is rid of our handlers."""
+    _held.mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+
+
+def _let_go() -> None:
+    signal.pthread_sigmask(signal.SIG_SETMASK, _held.mask)
+
+
+def _leave_to_parent() -> None:
+    """A process that a plugin forks answers no signals for us."""
+    signal.set_wakeup_fd(-1)
+    for number, handler in _former.items():
+        signal.signal(number, handler)
+    _let_go()
+
+
+os.register_at_fork(before=_hold, after_in_parent=_let_go, after_in_child=_leave_to_parent)

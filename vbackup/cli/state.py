@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from vbackup.cli import output
+from vbackup.cli import stdout
 
 if TYPE_CHECKING:
     from vbackup.jobs.site import Site
@@ -40,7 +40,7 @@ class State:
         if self._registry is None:
             from vbackup.registry import Registry
 
-            output.keep_stdout()
+            stdout.keep()
             self._registry = Registry.load()
         return self._registry
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vbackup.cli import output
+from vbackup.cli import output, stdout
 from vbackup.cli.state import State
 
 if TYPE_CHECKING:
@@ -67,5 +67,5 @@ def commands(context: click.Context) -> Mapping[str, click.Command]:
     if not logging.getLogger().handlers:  # the options are not read yet, and a broken plugin must be told of
         output.start_logging(0)
     found = context.ensure_object(State).registry().commands
-    output.share_stdout()  # a command is asked for: what it prints is what was asked for
+    stdout.share()  # a command is asked for: what it prints is what was asked for
     return found

@@ -111,6 +111,8 @@ def _union(models: Sequence[type[Entry]]) -> Any:
 
 def _entry(role: str, base: type[Entry], name: str, cls: type[Any]) -> type[Entry]:
     try:
+        if not cls.options.__pydantic_complete__:
+            cls.options.model_rebuild()  # it names what stands below it in its module
         entry = create_model(
             f"{role}_{name}",
             __base__=(base, cls.options),

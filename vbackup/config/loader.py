@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
-from vbackup.api import ConfigError
+from vbackup.api import ConfigError, VBackupError
 from vbackup.config.build import model, open_model
 from vbackup.config.document import Document, Place, Problem, dotted, failed, read
 from vbackup.config.groups import doubled_members
 from vbackup.config.models import Config
 from vbackup.config.problems import explain, suggestion
 from vbackup.config.references import unknown_references
+from vbackup.guards.blame import is_ours
 from vbackup.registry import Registry
 
 T = TypeVar("T")
@@ -43,7 +45,8 @@ def find(explicit: Path | None) -> Path:
 def load(path: Path, registry: Registry) -> Config:
     """Load and check the file at ``path``.
 
-    Raises: `ConfigError` listing every problem, one a line, as ``file:line:column: path: what is wrong``.
+    Raises: `ConfigError` listing every problem, one a line, as ``file:line:column: path: what is wrong``; `PluginError`
+    when the checks of a plugin's options fail themselves.
     """
     document = read(path)
     if not isinstance(document.data, dict):
@@ -56,21 +59,30 @@ def load(path: Path, registry: Registry) -> Config:
 
 
 def _validate(document: Document, registry: Registry) -> tuple[Config | None, list[Problem]]:
-    try:
-        return model(registry, _types(document.data)).model_validate(document.data), []
-    except ValidationError as error:
-        details = error.errors(include_url=False)
+    config, details = _checked(model(registry, _types(document.data)), document, registry)
+    if config is not None:
+        return config, []
     # What is wrong is told by all that could be right; of what takes anything there is only what was found already.
     shape, schema = open_model(registry)
-    try:
-        shape.model_validate(document.data)
-    except ValidationError as error:
-        details = error.errors(include_url=False)
+    details = _checked(shape, document, registry)[1] or details
 
     def unknown(section: str, name: str) -> str:
         return _unknown_type(registry, section, name)
 
     return None, explain(details, document, schema, unknown)
+
+
+def _checked(shape: type[Config], document: Document, registry: Registry) -> tuple[Config | None, list[ErrorDetails]]:
+    """Return the configuration, or what is wrong with it."""
+    try:
+        try:
+            return shape.model_validate(document.data), []
+        except ValidationError as error:
+            return None, error.errors(include_url=False)
+    except BaseException as error:  # a stranger's options may check themselves by code of their own
+        if is_ours(error) or isinstance(error, VBackupError):
+            raise
+        raise registry.explained(error, "its options were checked") from error
 
 
 def _types(data: Any) -> set[str]:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import is_dataclass, replace
+from dataclasses import is_dataclass
 from functools import cache
 from typing import Any, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
 
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic_core import from_json, to_json
 
 from vbackup.api import Finding, Level, PluginError
 from vbackup.guards.blame import Blame, told, told_value
 
 T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)
+_AROUND = b"[" * 8, b"]" * 8
+"""At least as deep as the documents go that a stored value becomes a part of."""
 
 
 def kind_of(value: object) -> str:
@@ -49,7 +52,8 @@ def wrong(value: object, wanted: str, method: str, blame: Blame) -> PluginError:
 def sound(value: object, of: type[T], method: str, blame: Blame) -> T:
     """Return a value of a type whose fields, and theirs, are of the types that its class says. Raises: `PluginError`.
 
-    For dataclasses and named tuples; their numbers are all sizes and counts, so none is below 0.
+    For dataclasses and named tuples; their numbers are all sizes and counts, so none is below 0. A list may stand for a
+    tuple.
     """
     misfit = _misfit(value, of, "")
     if misfit is None:
@@ -69,29 +73,48 @@ def findings(values: Iterable[Finding], method: str, blame: Blame) -> list[Findi
             known = ", ".join(Level)
             said = f"{method} gave a Finding whose level is {told_value(finding.level)}, none of {known}"
             raise blame.error(said) from None
-        found.append(sound(replace(finding, level=level), Finding, method, blame))
+        fit = finding if finding.level is level else Finding(finding.what, level, finding.detail, finding.hint)
+        found.append(sound(fit, Finding, method, blame))
     return found
 
 
-def remade(model: M, method: str, blame: Blame) -> M:
-    """Return a model made anew by its own checks, which may have been left out. Raises: `PluginError`.
+def valid(model: M, of: type[M], method: str, blame: Blame) -> M:
+    """Return a model that passes the checks of its class, which may have been left out. Raises: `PluginError`.
 
-    Built-in plugins leave out none, and are spared it.
+    It may be of a subclass, and is returned with all that this adds. Only where a field is not quite of its type (a
+    text for a time), a plain one is made anew. Built-in plugins leave out no checks, and are spared it.
     """
     if blame.builtin:
         return model
+    fields = _adapter(of).dump_python(model, warnings=False)
     try:
-        return type(model).model_validate(model.model_dump(warnings=False))
-    except BaseException as error:
-        raise blame.error(f"{method} gave a {type(model).__name__} that is none: {told(error)}") from error
+        of.model_validate(fields, strict=True)
+    except ValidationError:
+        return _made(of, fields, method, blame)
+    return model
 
 
 def as_json(value: object, what: str, blame: Blame) -> str:
     """Return a value as it is stored. Raises: `PluginError`."""
+    before, after = _AROUND
     try:
-        return json.dumps(value, allow_nan=False)
+        text = json.dumps(value, allow_nan=False)
+        from_json(before + to_json(json.loads(text)) + after)  # as it is stored: less deep, and no half characters
     except (TypeError, ValueError, RecursionError) as error:
         raise blame.error(f"{what} cannot be stored as JSON: {error}") from error
+    return text
+
+
+def _made(of: type[M], fields: object, method: str, blame: Blame) -> M:
+    try:
+        return of.model_validate(fields)
+    except ValidationError as error:
+        raise blame.error(f"{method} gave a {of.__name__} that is none: {told(error)}") from error
+
+
+@cache
+def _adapter(of: type[M]) -> TypeAdapter[M]:
+    return TypeAdapter(of)
 
 
 class _Misfit(NamedTuple):
@@ -103,9 +126,10 @@ class _Misfit(NamedTuple):
 
 def _misfit(value: object, hint: Any, name: str) -> _Misfit | None:
     if hint is int:
-        return None if type(value) is int and value >= 0 else _Misfit(name, value, "a number from 0 on")
+        fits = isinstance(value, int) and not isinstance(value, bool) and value >= 0
+        return None if fits else _Misfit(name, value, "a number from 0 on")
     kind = get_origin(hint) or hint
-    if not isinstance(value, kind):
+    if not isinstance(value, (tuple, list) if kind is tuple else kind):
         return _Misfit(name, value, kind.__name__)
     found = (_misfit(part, inner, name + at) for part, inner, at in _parts(value, hint))
     return next((each for each in found if each is not None), None)

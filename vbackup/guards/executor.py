@@ -10,7 +10,7 @@ from math import inf
 from time import monotonic
 from typing import Generic, TypeVar
 
-from vbackup.api import Executor, PluginError, Task
+from vbackup.api import Executor, PluginError, Task, VBackupError
 from vbackup.engine.parallel import Gate
 from vbackup.guards import watch
 from vbackup.guards.blame import Blame, Calling
@@ -23,12 +23,12 @@ def each_once(
 ) -> Generator[tuple[Task, T], None, None]:
     """Like `Executor.run`, but results are those that ``work`` gave here, one for each task, and nothing runs on.
 
-    Raises: `PluginError`, when all that has run has been yielded, for tasks that were never run, or for whatever else
-    the executor does wrong.
+    Raises: when all that has run has been yielded, what the executor raised, by its name; `PluginError` for tasks that
+    were never run, or for whatever else it does wrong.
     """
     runs = _Runs(work, blame)
     yielded: set[Task] = set()
-    trouble: PluginError | None = None
+    trouble: VBackupError | None = None
     try:
         try:
             for task in _wakes(executor, tuple(tasks), runs, parallel, blame):
@@ -38,7 +38,7 @@ def each_once(
         finally:
             runs.gate.shut()
             runs.gate.wait_until_empty()
-    except PluginError as error:
+    except VBackupError as error:
         trouble = error
     for task in tasks:
         if task in runs.results and task not in yielded:
@@ -73,8 +73,21 @@ def _wakes(executor: Executor, tasks: Sequence[Task], work: _Runs[T], parallel: 
 def _come_of(action: Callable[[], T], blame: Blame) -> T:
     try:
         return action()
-    except BaseException as error:  # noqa: BLE001 - raised again
-        blame.reraise("run", error)
+    except BaseException as error:
+        settled = blame.settled("run", error)
+        if isinstance(settled, VBackupError):
+            settled = _named(settled, blame)
+        if settled is error:
+            raise
+        raise settled from error
+
+
+def _named(error: VBackupError, blame: Blame) -> VBackupError:
+    """Return an error that says whose it is, and is of the same kind."""
+    if error.message.startswith(f"plugin {blame.plugin!r}, "):
+        return error
+    message = blame.error(f"run raised {error.message}").message
+    return type(error)(message, hint=error.hint or blame.hint, transient=error.transient)
 
 
 class _Idle:

@@ -25,7 +25,7 @@ from vbackup.api import (
     VBackupError,
 )
 from vbackup.guards.answers import checked, findings, listed
-from vbackup.guards.blame import Blame, Raised, told
+from vbackup.guards.blame import Blame, Raised, told, told_value
 from vbackup.guards.capture import GuardedCapture
 from vbackup.guards.restoration import GuardedRestoration
 
@@ -127,12 +127,15 @@ class GuardedHypervisor:
 
     def _check_ref(self, ref: MachineRef) -> None:
         texts = (ref.name, ref.id, ref.folder)
-        if not all(isinstance(text, str) for text in texts) or not ref.name or not ref.id:
-            raise self._blame.error(f"machines gave a machine whose name, id or folder is no text: {ref.name!r:.80}")
+        # No subclass of a text: it is compared, looked up and shown far from here, which may be code of its own.
+        if not all(type(text) is str for text in texts) or not ref.name or not ref.id:
+            raise self._blame.error(
+                f"machines gave a machine whose name, id or folder is no text: {told_value(ref.name)}"
+            )
         if "\n" in ref.name or "\r" in ref.name:
             raise self._blame.error(f"machines gave a name of several lines: {ref.name!r:.80}")
         pairs = isinstance(ref.labels, frozenset) and all(
-            isinstance(pair, tuple) and len(pair) == 2 and all(isinstance(part, str) for part in pair)
+            isinstance(pair, tuple) and len(pair) == 2 and all(type(part) is str for part in pair)
             for pair in ref.labels
         )
         if not isinstance(ref.running, bool) or not pairs:

@@ -31,7 +31,7 @@ from vbackup.api import (
     Writer,
 )
 from vbackup.guards import watch
-from vbackup.guards.answers import checked, listed, remade, sound, wrong
+from vbackup.guards.answers import checked, listed, sound, valid, wrong
 from vbackup.guards.blame import Blame, Calling, Raised
 from vbackup.guards.streams import as_asked, covering
 from vbackup.guards.writer import GuardedWriter
@@ -87,7 +87,7 @@ class GuardedTarget:
         """See `Target.points`."""
         with self._blame.calling("points"):
             points = listed(self.inner.points(), Point, "points", self._blame)
-            return [remade(point, "points", self._blame) for point in points]
+            return [valid(point, Point, "points", self._blame) for point in points]
 
     def damaged_points(self) -> list[Damage]:
         """See `Target.damaged_points`."""
@@ -98,7 +98,7 @@ class GuardedTarget:
         """See `Target.description`."""
         with self._blame.calling("description"):
             described = checked(self.inner.description(point), MachineDescription, "description", self._blame)
-            return remade(described, "description", self._blame)
+            return valid(described, MachineDescription, "description", self._blame)
 
     def extents(self, point: Point, disk: str, since: Point | None = None) -> Iterator[Extent]:
         """See `Target.extents`."""
@@ -206,7 +206,7 @@ class _Exchanging(GuardedTarget):
             heard = raised.by(self._heard(report, DiskProgress, call, "take_over"))
             found = self.inner.take_over(own, unguarded(source), point, base, heard)
             taken = sound(found, TakenOver, "take_over", self._blame)
-            return taken._replace(point=remade(taken.point, "take_over", self._blame))
+            return taken._replace(point=valid(taken.point, Point, "take_over", self._blame))
 
 
 class _KeyHolding(GuardedTarget):
