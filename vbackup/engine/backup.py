@@ -6,6 +6,7 @@ durable before the hypervisor is told that its change marker counts.
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 import uuid
@@ -37,6 +38,7 @@ from vbackup.engine.together import Member
 MEMORY = "memory"
 """The key of `Capture.memory`, which no disk of the same capture may have."""
 MEMORY_IN_FULL = "memory is always read in full"
+_WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]*")  # as `vbackup.api.machine.Key`
 
 
 @dataclass(frozen=True)
@@ -186,9 +188,10 @@ def _unsaid(capture: Capture, machine: MachineRef) -> Iterator[str]:
             f"the hypervisor plugin lists it as {machine.name}, and captured it as {capture.machine.name} (well, if it "
             "was renamed just now)"
         )
-    captured = {disk.key for disk in capture.disks}
+    said = [word for note in capture.notes for word in _WORD.findall(note)]
+    known = {disk.key for disk in capture.disks}.union(said, (word.rstrip("._:-") for word in said))
     for disk in capture.machine.disks:
-        if disk.key not in captured and not any(disk.key in note for note in capture.notes):
+        if disk.key not in known:
             yield f"disk {disk.key} is not captured, and the hypervisor plugin does not say why"
 
 

@@ -86,7 +86,7 @@ def run(site: Site, names: Sequence[str]) -> RunReport:
     """
     selection = select(site, names)
     results: list[MachineResult] = []
-    for task, error in selection.failed:
+    for task, error in selection.failed.items():
         results.append(_failed(site, task, error))
     swept: list[str] = []
     copies: list[tuple[str, CopyReport]] = []

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from vbackup.api import ConfigError, Interrupted, MachineRef, NotFound, PluginError, Task, VBackupError
+from vbackup.api import ConfigError, MachineRef, NotFound, Task, VBackupError
 from vbackup.jobs import selectors
+from vbackup.jobs.listing import Listing
 from vbackup.jobs.site import Site
-
-log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -24,14 +22,15 @@ class Members:
 
 @dataclass
 class Selection:
-    """Machines by job, and hypervisors that could not be asked."""
+    """Machines by job, and what cannot be backed up."""
 
     tasks: dict[str, list[Task]] = field(default_factory=dict)
     """Of each job; a group is one task."""
     machines: dict[Task, MachineRef] = field(default_factory=dict)
     members: dict[Task, Members] = field(default_factory=dict)
     """Of each group's task."""
-    failed: list[tuple[Task, VBackupError]] = field(default_factory=list)
+    failed: dict[Task, VBackupError] = field(default_factory=dict)
+    """Machines, and selectors for hypervisors that could not be asked: why."""
 
     def machines_of(self, task: Task) -> list[Task]:
         """Return the tasks of the machines that a task is for: itself, or those of its group."""
@@ -51,12 +50,12 @@ def select(site: Site, names: Sequence[str]) -> Selection:
         if chosen.may_have(job):
             chosen.add(job)
     for name in chosen.unmatched():
-        if not chosen.selection.failed:
+        if chosen.listing.is_whole:
             raise _unknown(site, name, chosen.listing)
     return chosen.selection
 
 
-def _unknown(site: Site, name: str, listing: _Listing) -> ConfigError:
+def _unknown(site: Site, name: str, listing: Listing) -> ConfigError:
     if name.startswith("@"):
         known = ", ".join(f"@{group}" for group in site.config.groups) or "none"
         return ConfigError(f"no job has {name!r} among its machines", hint=f"groups: {known}")
@@ -64,51 +63,6 @@ def _unknown(site: Site, name: str, listing: _Listing) -> ConfigError:
         f"{name!r} is no job, and no machine of a job matches it",
         hint=f"jobs: {', '.join(sorted(site.config.jobs))}; {selectors.examples(listing.all())}",
     )
-
-
-class _Listing:
-    """What the hypervisors list, each asked once."""
-
-    def __init__(self, site: Site) -> None:
-        self._site = site
-        self._listed: dict[str, list[MachineRef] | VBackupError] = {}
-
-    def of(self, alias: str) -> list[MachineRef] | VBackupError:
-        """Return a hypervisor's machines, or why it cannot be asked."""
-        if alias not in self._listed:
-            try:
-                self._listed[alias] = list(self._site.hypervisor(alias).machines())
-            except ConfigError:
-                raise
-            except Interrupted as error:
-                if self._site.stop.is_set():
-                    raise
-                self._listed[alias] = PluginError(f"{alias}: stopped, and nobody had stopped it: {error.message}")
-            except VBackupError as error:  # the others' machines must not suffer for it
-                self._listed[alias] = error
-            except Exception as error:  # a plugin's own: nor for that
-                log.debug("listing the machines of %s", alias, exc_info=True)
-                self._listed[alias] = self._site.registry.explained(error, alias)
-        return self._listed[alias]
-
-    def unclear(self, alias: str, machine: MachineRef) -> VBackupError | None:
-        """Return why a machine cannot be told from another: the points of both would be one row, for `keep`, too."""
-        machines = self.of(alias)
-        alike = [] if isinstance(machines, VBackupError) else [each for each in machines if each.id == machine.id]
-        if len(alike) < 2:
-            return None
-        names = ", ".join(sorted(each.name for each in alike))
-        return PluginError(
-            f"the hypervisor plugin lists machines with the same id {machine.id!r:.80}: {names}; their restore points "
-            "could not be told apart",
-            hint="if one is a copy of the other, give it an id of its own",
-        )
-
-    def all(self) -> Iterator[tuple[str, MachineRef]]:
-        """Yield what was listed."""
-        for alias, machines in self._listed.items():
-            if not isinstance(machines, VBackupError):
-                yield from ((alias, machine) for machine in machines)
 
 
 class _Choice:
@@ -120,7 +74,7 @@ class _Choice:
         self._others = [name for name in names if name not in site.config.jobs]
         self._matched: set[str] = set()
         self.selection = Selection()
-        self.listing = _Listing(site)
+        self.listing = Listing(site)
 
     def may_have(self, job: str) -> bool:
         """Whether anything of a job may be meant."""
@@ -135,13 +89,16 @@ class _Choice:
         tasks = self._tasks(job)
         if self._others and job not in self._wanted:
             tasks = [kept for task in tasks for kept in self._narrowed(task)]
+        selection = self.selection
         for task in tasks:
             if task.group:
-                self.selection.failed += self.selection.members[task].failed
-        tasks = [task for task in tasks if not task.group or self.selection.members[task].tasks]
+                selection.failed.update(selection.members[task].failed)
+            elif unclear := self.listing.unclear(task.hypervisor, selection.machines[task]):
+                selection.failed[task] = unclear
+        tasks = [task for task in tasks if selection.machines_of(task) and task not in selection.failed]
         if tasks:
-            self.selection.tasks[job] = tasks
-        elif not self.selection.failed and (job in self._wanted or not self._others):
+            selection.tasks[job] = tasks
+        elif (job in self._wanted or not self._others) and not any(task.job == job for task in selection.failed):
             raise ConfigError(
                 f"job {job} matches no machine",
                 hint=f"its selectors: {', '.join(self._site.config.jobs[job].machines)}; "
@@ -171,16 +128,17 @@ class _Choice:
                 found.failed.append((task, machines))
                 continue
             machine = next((each for each in machines if each.name == name), None)
-            if machine is not None and (unclear := self.listing.unclear(alias, machine)):
-                found.failed.append((task, unclear))
-            elif machine is None:
+            if machine is None:
                 missing = NotFound(f"group {group}: there is no machine {name!r} on {alias}", hint="see `groups:`")
                 found.failed.append((task, missing))
             elif self._is_left_out(job, alias, machine):
                 found.left_out[member.machine] = f"job {job} leaves it out"
             else:
                 self.selection.machines[task] = machine
-                found.tasks.append(task)
+                if unclear := self.listing.unclear(alias, machine):
+                    found.failed.append((task, unclear))
+                else:
+                    found.tasks.append(task)
         found.left_out.update({f"{task.hypervisor}:{task.machine}": error.message for task, error in found.failed})
         return found
 
@@ -188,17 +146,11 @@ class _Choice:
         alias, _, pattern = selector.partition(":")
         machines = self.listing.of(alias)
         if isinstance(machines, VBackupError):
-            task = Task(job, alias, pattern)
-            if task not in (failed for failed, _ in self.selection.failed):
-                self.selection.failed.append((task, machines))
+            self.selection.failed[Task(job, alias, pattern)] = machines
             return
         for machine in machines:
             if selectors.matches(machine, pattern) and not self._is_left_out(job, alias, machine):
                 task = Task(job, alias, machine.name)
-                if unclear := self.listing.unclear(alias, machine):
-                    if task not in (failed for failed, _ in self.selection.failed):
-                        self.selection.failed.append((task, unclear))
-                    continue
                 self.selection.machines[task] = machine
                 yield task
 
@@ -221,7 +173,8 @@ class _Choice:
         if f"@{task.group}" in self._others:
             self._matched.add(f"@{task.group}")
             return [task]
-        members = self.selection.members[task].tasks
+        found = self.selection.members[task]
+        members = [*found.tasks, *(member for member, _ in found.failed if member in self.selection.machines)]
         named = [member for member in members if self._is_named(member)]
         return [task] if named and named == members else named
 
