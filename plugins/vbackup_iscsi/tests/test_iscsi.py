@@ -56,6 +56,8 @@ def opens(attached: Iscsi, run_dir: Path) -> Callable[[], Iscsi]:
 
 
 class TestIscsi(HostsContract, TransportContract):
+    many = 3_000  # each put is an fsync or three
+
     @pytest.fixture
     def opens(self, opens):
         return opens

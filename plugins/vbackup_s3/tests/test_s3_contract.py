@@ -16,6 +16,8 @@ from .conftest import opened, restricted
 
 
 class TestS3(contract.HostsContract, contract.TransportContract):
+    many = 3_500  # four pages
+
     @pytest.fixture
     def opens(self, place):
         return partial(S3, S3Options.model_validate(place(prefix="some/prefix")))

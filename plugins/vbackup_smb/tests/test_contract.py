@@ -21,7 +21,7 @@ from vbackup_smb.transport import Smb
 
 
 class TestSmb(HostsContract, TransportContract):
-    many = 2_000  # each put is an fsync or three
+    many = 1_000  # each put is an fsync or three
 
     @pytest.fixture
     def opens(self, options):
