@@ -47,3 +47,31 @@ def test_a_codec_that_is_gone_is_named_and_its_data_stays(place: Place) -> None:
     assert outcome.code == 1
     assert place.vbackup("delete", made.id).code == 0
     assert place.vbackup("verify").code == 0  # the others need nothing of it
+
+
+def test_a_point_after_a_codec_is_gone_is_full_and_tells_what_it_builds_on(place: Place) -> None:
+    place.wild("codecs", "Zlib", "")
+    assert place.vbackup("run").code in (0, 3)
+    place.calm()
+    assert place.vbackup("run").code == 3
+    later = max(place.points(), key=lambda point: point.time)
+    assert "encoded with wild, which no installed plugin knows" in (later.disks[0].full_reason or "")
+    assert any("packs were encoded with wild" in warning for warning in later.warnings)
+
+
+def test_a_codec_that_does_not_come_up_any_more_is_as_one_that_is_gone(place: Place) -> None:
+    body = """
+        broken = False
+        def __init__(self, options):
+            if self.broken:
+                raise RuntimeError("no")
+    """
+    place.wild("codecs", "Zlib", body)
+    assert place.vbackup("run").code in (0, 3)
+    place.config["targets"]["main"]["codecs"] = []
+    vars(sys.modules["stranger_wild"])["Wild"].broken = True
+    assert place.vbackup("run").code == 3
+    later = max(place.points(), key=lambda point: point.time)
+    reason = "plugin 'wild', codec wild: its constructor raised RuntimeError: no"
+    assert later.disks[0].full_reason == f"the restore point before cannot be read here: {reason}"
+    assert any("which no installed plugin decodes" in warning for warning in later.warnings)

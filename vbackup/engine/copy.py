@@ -26,6 +26,7 @@ from vbackup.api import (
     PointDisk,
     Range,
     SourceDisk,
+    Unsupported,
     Writer,
     align,
     split,
@@ -36,7 +37,8 @@ _PROGRESS_SECONDS = 0.2
 _MOST_WAITING = 4096
 
 LIED = "change tracking called a block unchanged that has changed (was the storage rolled back?)"
-NO_BASE = "this target has no restore point of the disk yet"
+NO_BASE = "this target has no restore point of the machine yet"
+NOT_IN_BASE = "the restore point before is without this disk"
 
 
 class _TrackingLied(Exception):  # noqa: N818 - control flow inside of this module
@@ -60,6 +62,8 @@ class DiskCopy:
     writer: Writer
     stop: threading.Event
     report: Callable[[DiskProgress], None]
+    no_base: str = NO_BASE
+    """Why there is no ``base``, when there is none."""
     _counts: _Counts = field(default_factory=_Counts)
     _next_report: float = 0.0
 
@@ -67,7 +71,7 @@ class DiskCopy:
         """Copy the disk; return what the restore point says of it."""
         reason = self.source.full_reason
         if self.base is None:
-            return self._copy(reason or NO_BASE, None)
+            return self._copy(reason or self.no_base, None)
         problem = self.writer.base_problem(self.base)
         if problem is not None:
             return self._copy(problem, None)
@@ -78,6 +82,8 @@ class DiskCopy:
                 return self._copy(LIED, self.base)
         except Corrupt as error:
             return self._copy(f"the restore point before is damaged: {error.message}", None)
+        except Unsupported as error:  # the hypervisor's own comes again
+            return self._copy(f"the restore point before cannot be read here: {error.message}", None)
 
     def _copy(self, full_reason: str | None, base: PointDisk | None) -> PointDisk:
         already_read = self._counts.read

@@ -188,6 +188,19 @@ class Cache:
         if names:
             self._write(delete)
 
+    def origin_ends(self, start: int) -> set[bytes]:
+        """Return what encoded `Origin` objects hold from byte ``start`` on, each once."""
+        query = f"SELECT DISTINCT substr(data, {start + 1}) FROM origins"  # noqa: S608 - a number
+        return self._do(lambda db: {row[0] for row in db.execute(query)})
+
+    def packs_with(self, start: int, ends: Collection[bytes]) -> int:
+        """Count the packs with chunks of an `Origin` that holds one of ``ends`` from ``start`` on. It is slow."""
+        query = (
+            "SELECT DISTINCT pack FROM chunks WHERE origin IN "  # noqa: S608 - a number
+            f"(SELECT number FROM origins WHERE substr(data, {start + 1}) IN ({{}}))"
+        )
+        return self._do(lambda db: len({row[0] for row in _selected(db, query, list(ends))}))
+
     def clear(self) -> None:
         """Forget all index entries; points stay (they are sealed), and so do suspicions."""
 

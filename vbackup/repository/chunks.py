@@ -14,7 +14,7 @@ from typing import NamedTuple, Self
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from vbackup.api import Buffer, Codec, CodecContext, Corrupt, NotFound, Unsupported
+from vbackup.api import Buffer, Codec, CodecContext, Corrupt, Unsupported, VBackupError
 from vbackup.repository import hybrid
 from vbackup.repository.sealing import NONCE_SIZE, ChunkKind, Keys, derive, unseal
 
@@ -24,6 +24,8 @@ _SECRET = 32
 _NO_CONTEXT = CodecContext(b"", b"", b"")
 """For codecs that do not encrypt, and ignore it."""
 _ORIGIN = struct.Struct(f"<16sI{_SECRET + hybrid.OVERHEAD}s")
+CODECS_AT = _ORIGIN.size
+"""Where the names of its codecs begin in an encoded `Origin`, in bytes."""
 
 
 class Origin(NamedTuple):
@@ -46,7 +48,7 @@ class Origin(NamedTuple):
         """Undo `encode`. Raises `Corrupt`."""
         try:
             session, generation, sealed = _ORIGIN.unpack_from(data)
-            names = data[_ORIGIN.size :].decode("ascii")
+            names = data[CODECS_AT:].decode("ascii")
         except (struct.error, UnicodeDecodeError) as error:
             raise Corrupt("the description of a session is damaged") from error
         codecs = tuple(names.split(",")) if names else ()
@@ -160,8 +162,20 @@ class Chains:
             chain = self._chains[encoded] = Chain(self._keys, codecs, origin, secret)
         return chain
 
+    def unknown(self, data: bytes) -> set[str]:
+        """Return which codecs, of those that an encoded `Origin` names from `CODECS_AT` on, cannot be undone here."""
+        names: set[str] = set()
+        for name in data.decode("ascii", "replace").split(",") if data else ():
+            try:
+                self._find(name)
+            except Unsupported:
+                names.add(name)
+        return names
+
     def _find(self, name: str) -> Codec:
         try:
             return self._codec(name)
-        except NotFound as error:  # the data is there: that it cannot be read here is no damage
+        except VBackupError as error:  # the data is there: that it cannot be read here is no damage
+            if error.transient:
+                raise
             raise Unsupported(error.message, hint=error.hint) from error

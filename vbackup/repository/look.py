@@ -6,13 +6,14 @@ The cache is brought up to it: index objects that are new are read, and the own 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 from vbackup.api import Corrupt, NotFound, Transport
 from vbackup.repository.bounded import bounded
-from vbackup.repository.cache import Cache, Trust
+from vbackup.repository.cache import Cache, Known, Trust
+from vbackup.repository.chunks import CODECS_AT, Chains
 from vbackup.repository.condemned import Condemnation, Condemnations, packs_of
 from vbackup.repository.damaged import list_damaged
 from vbackup.repository.fetch import PackGone
@@ -53,11 +54,16 @@ class Look(NamedTuple):
 class Lookout:
     """Compares a store with the cache. Used by one thread at a time, but for `check_pack`."""
 
-    def __init__(self, transport: Transport, keys: Keys, cache: Cache, condemnations: Condemnations) -> None:
+    def __init__(
+        self, transport: Transport, keys: Keys, cache: Cache, condemnations: Condemnations, chains: Chains
+    ) -> None:
         self._transport = transport
         self._keys = keys
         self._cache = cache
         self._condemnations = condemnations
+        self._chains = chains
+        self._undecodable: tuple[Collection[bytes], int] | None = None
+        """Which packs were counted, and how many of them cannot be decoded here."""
         self.is_doubtful = False
         """Whether packs are missing or were found damaged; known after `look`."""
 
@@ -148,7 +154,21 @@ class Lookout:
                 adopted.append(pack)
                 trust.add(numbers)
         self._cache.forget_packs(pruned)
+        notes += self._unknown_codecs(known)
         return Look(condemned, trust, adopted, missing, damaged, damaged + notes)
+
+    def _unknown_codecs(self, known: Mapping[bytes, Known]) -> list[str]:
+        """Say which packs cannot be decoded here. They are good, and built on: a host with the plugin restores them."""
+        unknown = {end: names for end in self._cache.origin_ends(CODECS_AT) if (names := self._chains.unknown(end))}
+        if not unknown:
+            return []
+        if self._undecodable is None or self._undecodable[0] != known.keys():  # to count them takes long
+            self._undecodable = known.keys(), self._cache.packs_with(CODECS_AT, unknown)
+        packs = self._undecodable[1]
+        codecs = ", ".join(sorted(set().union(*unknown.values())))
+        told = f"{packs} packs were encoded with {codecs}, which no installed plugin decodes"
+        further = "what needs them, new restore points too, can be restored only where its plugin is installed"
+        return [f"{told}: {further}"] if packs else []
 
     def check_pack(self, name: bytes) -> Corrupt | None:
         """Check a pack's header and footer, and the cache against them; return what is wrong, `PackGone` included."""

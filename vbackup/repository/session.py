@@ -24,6 +24,7 @@ from vbackup.api import (
     MachineDescription,
     Point,
     PointDisk,
+    Unsupported,
     VBackupError,
 )
 from vbackup.repository.budget import ByteBudget
@@ -140,6 +141,8 @@ class Session:
                 return f"the restore point before needs {lost} chunks of packs that are missing, damaged or pruned"
         except Corrupt as error:
             return f"the restore point before is damaged: {error.message}"
+        except Unsupported as error:
+            return f"the restore point before cannot be read here: {error.message}"
         return None
 
     def _unknown(self, tree: DiskMap) -> int:

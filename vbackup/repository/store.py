@@ -44,7 +44,7 @@ class ChunkStore:
         self.fetcher = Fetcher(transport, self.chains)
         self._codec = codec
         self.condemnations = Condemnations(transport, keys)
-        self.lookout = Lookout(transport, keys, cache, self.condemnations)
+        self.lookout = Lookout(transport, keys, cache, self.condemnations, self.chains)
         self.note_level = logging.WARNING
         """At which level it is logged what is wrong with the store."""
         self._lock = threading.Lock()
