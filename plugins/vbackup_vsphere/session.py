@@ -164,7 +164,7 @@ class Session:
             if ours and self._stub is not None:
                 sent["Cookie"] = self._stub.cookie
             connection, response = self._web.send(peer, method, path, sent, body)
-            if response.status != 401 or not left or not has_ended(self._content):  # it is the user who may not
+            if response.status != 401 or not left or self._is_good(sent.get("Cookie")):  # it is the user who may not
                 break
             self._web.give_back(peer, connection, response)
             self._renew(generation)
@@ -175,6 +175,10 @@ class Session:
             yield Answer(response, what)
         finally:
             self._web.give_back(peer, connection, response)
+
+    def _is_good(self, cookie: str | None) -> bool:
+        """Whether a session goes on; in this order, for another thread may log in meanwhile, and its own goes on."""
+        return not has_ended(self._content) and self._stub is not None and self._stub.cookie == cookie
 
     def vddk_credentials(self) -> tuple[str, bytes, str]:
         """Return the user, the password and the SHA-1 thumbprint of the host's certificate, for VDDK."""

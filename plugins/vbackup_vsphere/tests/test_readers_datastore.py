@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -18,6 +19,7 @@ from vbackup_vsphere.readers.datastore import Datastore
 from vbackup_vsphere.readers.descriptor import MAX_DESCRIPTOR, extent_file
 from vbackup_vsphere.readers.files import split_path
 from vbackup_vsphere.session import Session
+from vbackup_vsphere.web import Web
 
 from .frozen import MIB, Machine, content, fill, read, read_all, session_with
 
@@ -130,6 +132,26 @@ def test_a_session_that_expires_is_made_anew(
     with Datastore().open(*frozen) as reader:
         simulator.expire_sessions()
         assert read_all(reader, SIZE) == bytes_now
+
+
+def test_a_session_that_another_thread_has_made_anew_meanwhile(
+    simulator: Simulator, frozen: tuple[Frozen, VmDisk], bytes_now: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is good, and says nothing of the one that was sent."""
+    session, send, refused = frozen[0].session, Web.send, []
+
+    def overtaken(web: Web, *request: Any) -> Any:
+        connection, response = send(web, *request)
+        if response.status == 401 and not refused:
+            refused.append(response)
+            session.now()
+        return connection, response
+
+    with Datastore().open(*frozen) as reader:
+        simulator.expire_sessions()
+        monkeypatch.setattr(Web, "send", overtaken)
+        assert read_all(reader, SIZE) == bytes_now
+    assert refused
 
 
 def test_a_file_that_vanishes_ends_the_capture(simulator: Simulator, frozen: tuple[Frozen, VmDisk]) -> None:
