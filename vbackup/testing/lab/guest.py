@@ -120,7 +120,8 @@ class Guest:
 
     def shutdown(self) -> None:
         """Have the guest switch itself off cleanly and wait for it."""
-        self.domain.shutdownFlags(libvirt.VIR_DOMAIN_SHUTDOWN_GUEST_AGENT)
+        with contextlib.suppress(libvirt.libvirtError):  # one that is quick takes its agent along
+            self.domain.shutdownFlags(libvirt.VIR_DOMAIN_SHUTDOWN_GUEST_AGENT)
         until(lambda: not self.domain.isActive(), f"{self.name} to switch itself off")
 
     @property
