@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -61,7 +61,8 @@ class Readings:
         """Remember that a point read well."""
         self._times[point.id] = clock.now().timestamp()
         with translated(f"writing {self._path}"):
-            fresh = self._path.with_suffix(f".{os.getpid()}")
+            # Threads may write it at once; a name that comes again is no leftover for ever of one that died.
+            fresh = self._path.with_suffix(f".{threading.get_native_id()}")
             fresh.write_text(json.dumps(self._times))
             fresh.replace(self._path)
 
