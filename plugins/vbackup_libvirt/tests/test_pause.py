@@ -147,7 +147,8 @@ def test_the_guard_of_the_dead_leaves_the_next_run_alone(
         holder.kill()
         holder.wait()
     for _ in range(5):
-        assert "memory" in with_memory(hypervisor, guest.name).disks
+        copy = with_memory(hypervisor, guest.name)
+        assert "memory" in copy.disks, copy.notes
         assert is_running(guest)
 
 
