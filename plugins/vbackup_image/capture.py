@@ -110,12 +110,12 @@ class Captures:
                 keep_only(self._host, self._images, self._request.owner, capture.marker)
 
     def _open(self, stack: ExitStack, sockets: Path, prepared: list[Prepared]) -> ImageCapture:
-        infos = {key: self._look(key) for key in self._images}
-        notes = [f"{key} was left out, as asked" for key in self._images if key in self._request.exclude]
+        excluded = {key: self._pass_over(key) for key in self._images if key in self._request.exclude}
+        infos = {key: self._look(key) for key in self._images if key not in excluded}
+        notes: list[str] = []
         for key, info in infos.items():
-            if key not in self._request.exclude:
-                prepared.append(self._prepare(key, info, notes))
-        capture = ImageCapture(self._host, self._describe(infos), notes)
+            prepared.append(self._prepare(key, info, notes))
+        capture = ImageCapture(self._host, self._describe({**excluded, **infos}), notes)
         if self._request.moment is not None:
             self._request.moment()
         capture.disks = [self._serve(stack, sockets, capture, disk) for disk in prepared]
@@ -131,11 +131,20 @@ class Captures:
 
     def _look(self, key: str) -> ImageInfo:
         item = self._images[key]
-        excluded = key in self._request.exclude
-        info = image.info(self._host, item.path, item.format, force_share=excluded)
-        if info.encrypted and not excluded:
+        info = image.info(self._host, item.path, item.format)
+        if info.encrypted:
             raise Unsupported(f"{self._name}: {item.path} is encrypted; it cannot be read without its key")
         return info
+
+    def _pass_over(self, key: str) -> ImageInfo | None:
+        """Look at an image that is left out, and may not even be there; what is left of earlier backups goes."""
+        item = self._images[key]
+        with suppress(VBackupError):
+            if item.format == "qcow2" and key not in self._since:
+                tracking.tidy(self._host, item.path, self._request.owner, ())
+        with suppress(VBackupError):
+            return image.info(self._host, item.path, item.format, force_share=True)
+        return None
 
     def _prepare(self, key: str, info: ImageInfo, notes: list[str]) -> Prepared:
         """Add the new bitmap, and see whether the old one can be used."""
@@ -177,12 +186,13 @@ class Captures:
             raise CaptureLost(f"{item.path} was resized from {disk.info.virtual_size} to {client.size} bytes just now")
         return NbdDisk(disk.key, client, bitmap=disk.old, full_reason=disk.full_reason)
 
-    def _describe(self, infos: Mapping[str, ImageInfo]) -> MachineDescription:
+    def _describe(self, infos: Mapping[str, ImageInfo | None]) -> MachineDescription:
         disks = tuple(
             DiskDescription(
-                key=key, size=info.virtual_size, format=info.format, source=os.fspath(self._images[key].path)
+                key=key, size=info.virtual_size if info else 0, format=item.format, source=os.fspath(item.path)
             )
-            for key, info in infos.items()
+            for key, item in self._images.items()
+            for info in [infos[key]]
         )
         return MachineDescription(name=self._name, id=self._name, disks=disks)
 

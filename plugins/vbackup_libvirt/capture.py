@@ -121,8 +121,7 @@ def plan(
     planned: list[Planned] = []
     notes: list[str] = []
     for disk in document.disks(domain):
-        if disk.key in request.exclude:
-            notes.append(f"disk {disk.key} is left out as asked")
+        if disk.key in request.exclude or disk.is_drive:
             continue
         if disk.left_out is not None:
             notes.append(f"disk {disk.key} is not captured: {disk.left_out}")
@@ -130,8 +129,10 @@ def plan(
         notes += [f"disk {disk.key} {note}" for note in _remarks(disk)]
         planned.append(_look(machine, disk, since, size_of, has_snapshots=has_snapshots, force_share=force_share))
     notes += document.others_left_out(domain)
-    notes += _exchanged(domain, machine.xml(inactive=True))
+    notes += _exchanged([d.disk for d in planned], machine.xml(inactive=True))
     if not planned:
+        excluded = sorted(disk.key for disk in document.disks(domain) if disk.key in request.exclude)
+        notes += [f"disk {key} is left out, as the job wants it (`exclude_disks`)" for key in excluded]
         raise Unsupported(f"{machine.name} has no disk that can be captured: {'; '.join(notes) or 'it has no disks'}")
     return Plan(
         machine=machine,
@@ -181,11 +182,11 @@ def _remarks(disk: Disk) -> Iterable[str]:
         yield "is encrypted: the restore point holds what the guest sees of it"
 
 
-def _exchanged(live: Element, next_start: Element) -> Iterable[str]:
+def _exchanged(captured: Iterable[Disk], next_start: Element) -> Iterable[str]:
     """Yield notes on keys that will be those of other disks from the next start on."""
     later = {disk.key: disk.source for disk in document.disks(next_start)}
-    for disk in document.disks(live):
-        if disk.left_out is None and disk.source != later.get(disk.key, disk.source):
+    for disk in captured:
+        if disk.source != later.get(disk.key, disk.source):
             yield f"disk {disk.key} is {disk.source} now, which is captured, and {later[disk.key]} at the next start"
 
 

@@ -44,7 +44,7 @@ def describe(domain: Element, text: str, sizes: Mapping[str, int]) -> MachineDes
         clock=ClockOffset.LOCALTIME if attribute(domain, "clock", "offset") == "localtime" else ClockOffset.UTC,
         guest=_guest(domain),
         drivers=("virtio",) if _boots_with_virtio(domain) else (),
-        disks=tuple(_describe_disk(disk, sizes) for disk in disks(domain)),
+        disks=tuple(_describe_disk(disk, sizes) for disk in disks(domain) if not disk.is_drive),
         nics=tuple(_nic(element) for element in domain.iterfind("devices/interface")),
         native=NativeDocument(kind=KIND, text=text),
     )

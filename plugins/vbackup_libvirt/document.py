@@ -51,6 +51,8 @@ class Disk:
     """The model of the SCSI controller that it is on: ``virtio-scsi``, ``lsilogic``."""
     in_io_thread: bool = False
     """Whether QEMU serves it to the guest in a thread of its own."""
+    is_drive: bool = False
+    """Whether it is but a drive: for CDs, or for floppies that hold nothing of the guest's."""
     is_written: bool = True
     """Whether the guest can write to it: then what is on it and in the guest's memory go together."""
 
@@ -82,6 +84,22 @@ def disks(domain: Element) -> list[Disk]:
     return [_disk(element, scsi) for element in domain.iterfind("devices/disk")]
 
 
+def is_removable(element: Element) -> bool:
+    """Whether a ``<disk>`` is a drive for media."""
+    return element.get("device") in {"cdrom", "floppy"}
+
+
+def _is_drive(element: Element) -> bool:
+    is_empty = element.find("source") is None or element.find("readonly") is not None
+    return element.get("device") == "cdrom" or (element.get("device") == "floppy" and is_empty)
+
+
+def source_of(element: Element) -> str:
+    """Return where a ``<disk>`` is, empty when it is nowhere; see `source_name`."""
+    source = element.find("source")
+    return "" if source is None else source_name(element.get("type", "file"), source)
+
+
 def disk_key(element: Element) -> str:
     """Return the key of a ``<disk>``: its target device."""
     return attribute(element, "target", "dev")
@@ -101,7 +119,7 @@ def _disk(element: Element, scsi: Mapping[str, _Controller]) -> Disk:
     return Disk(
         key=disk_key(element),
         kind=kind,
-        source="" if source is None else source_name(kind, source),
+        source=source_of(element),
         format=attribute(element, "driver", "type") or "raw",
         bus=attribute(element, "target", "bus"),
         left_out=_left_out(element, kind, source),
@@ -110,6 +128,7 @@ def _disk(element: Element, scsi: Mapping[str, _Controller]) -> Disk:
         shareable=element.find("shareable") is not None,
         controller="" if controller is None else _scsi_model(controller),
         in_io_thread=_in_io_thread(element) or (controller is not None and controller.in_io_thread),
+        is_drive=_is_drive(element),
         is_written=_is_written(element),
     )
 

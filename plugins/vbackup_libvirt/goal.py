@@ -155,8 +155,8 @@ def _same(
     if existing is not None:
         live = existing.xml(inactive=True)
         name, nvram = existing.name, document.nvram(live)
-        kept = {disk.key: disk.source for disk in document.disks(live)}
-        notes += _left_behind(kept, document.disks(domain))
+        kept = {document.disk_key(element): element for element in live.iterfind("devices/disk")}
+        notes += _left_behind(document.disks(live), document.disks(domain))
         notes += [f"the machine keeps its present name {name}; it was {machine.name}"] if name != machine.name else []
     identity.identify(domain, name, machine.id)
     notes += identity.place_disks(domain, places, node.host.exists, kept)
@@ -164,12 +164,12 @@ def _same(
     return Goal(name, machine.id, places, notes, domain, existing, own)
 
 
-def _left_behind(kept: Mapping[str, str], restored: Sequence[document.Disk]) -> list[str]:
+def _left_behind(present: Sequence[document.Disk], restored: Sequence[document.Disk]) -> list[str]:
     known = {disk.key for disk in restored}
     return [
-        f"disk {key}, added since, is not part of the machine any more; {source} is left"
-        for key, source in sorted(kept.items())
-        if source and key not in known
+        f"disk {disk.key}, added since, is not part of the machine any more; {disk.source} is left"
+        for disk in sorted(present, key=lambda disk: disk.key)
+        if disk.source and disk.key not in known
     ]
 
 

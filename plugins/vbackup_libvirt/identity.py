@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from copy import deepcopy
 from pathlib import PurePosixPath
 from xml.etree import ElementTree as ET
 from xml.etree.ElementTree import Element, SubElement
@@ -28,11 +29,11 @@ def clean(domain: Element) -> None:
 
 
 def place_disks(
-    domain: Element, places: Iterable[Place], exists: Callable[[str], bool], kept: Mapping[str, str]
+    domain: Element, places: Iterable[Place], exists: Callable[[str], bool], kept: Mapping[str, Element]
 ) -> list[str]:
     """Point the disks to their places. Returns notes on those that could not be put back as they were.
 
-    ``kept`` are the disks that the machine still has, by key and source: those that were not captured stay.
+    ``kept`` are the disks that the machine still has, by key: those that were not captured stay where they are now.
     """
     by_key = {place.key: place for place in places}
     devices = _devices(domain)
@@ -40,8 +41,7 @@ def place_disks(
     for element, disk in zip(devices.findall("disk"), document.disks(domain), strict=True):
         place = by_key.get(disk.key)
         if place is None:
-            if not _stays(element, disk, exists, kept):
-                notes.append(_take_out(devices, element, disk))
+            notes += _not_restored(devices, element, disk, exists, kept.get(disk.key))
             continue
         if not disk.is_local:
             notes.append(f"disk {disk.key} was on {disk.source}; it is at {place.path} now")
@@ -57,22 +57,34 @@ def in_clear(disks: Iterable[document.Disk]) -> Iterator[str]:
             yield f"disk {disk.key} was encrypted, and is restored in clear: its key is not in the restore point"
 
 
-def _stays(element: Element, disk: document.Disk, exists: Callable[[str], bool], kept: Mapping[str, str]) -> bool:
-    if not disk.source or kept.get(disk.key) == disk.source:
-        return True
-    return _is_read_only(element) and disk.is_local and exists(disk.source)
-
-
-def _take_out(devices: Element, element: Element, disk: document.Disk) -> str:
-    if element.get("device") in {"cdrom", "floppy"}:
+def _not_restored(
+    devices: Element, element: Element, disk: document.Disk, exists: Callable[[str], bool], present: Element | None
+) -> Iterator[str]:
+    """Settle what becomes of a disk that is not in the restore point."""
+    if not document.is_removable(element) and present is not None and present.find("source") is not None:
+        _take_place_of(element, present)
+        if disk.is_written:
+            yield f"disk {disk.key} is not in the restore point; it stays as it is now"
+    elif not disk.source or (_is_read_only(element) and disk.is_local and exists(disk.source)):
+        return
+    elif not document.is_removable(element):
+        devices.remove(element)
+        yield f"disk {disk.key} ({disk.source}) is not in the restore point; the machine is without it"
+    elif present is None or document.source_of(present) != disk.source:
         _remove_all(element, "source")
-        return f"{element.get('device')} {disk.key} is empty: {disk.source} is not here"
-    devices.remove(element)
-    return f"disk {disk.key} ({disk.source}) is not in the restore point; the machine is without it"
+        yield f"{element.get('device')} {disk.key} is empty: {disk.source} is not here"
+
+
+def _take_place_of(element: Element, present: Element) -> None:
+    """Have a disk be where the present one is, which may have moved since: by a snapshot or a copy."""
+    for tag in ("source", "driver", "backingStore", "mirror"):
+        _remove_all(element, tag)
+    element.set("type", present.get("type", "file"))
+    element[:0] = [deepcopy(each) for each in present if each.tag in {"driver", "source"}]
 
 
 def _is_read_only(element: Element) -> bool:
-    return element.get("device") in {"cdrom", "floppy"} or element.find("readonly") is not None
+    return document.is_removable(element) or element.find("readonly") is not None
 
 
 def _move(element: Element, place: Place) -> None:

@@ -31,7 +31,7 @@ def capture_running(machine: Machine, request: CaptureRequest, journal: Journal[
     with guarded(job) as guard:  # first: it gets ready while we plan
         notes = make_way(machine)
         live = machine.xml()
-        io_threads.refuse(machine, live)
+        io_threads.refuse(machine, live, request.exclude)
         planned = _prepare(machine, request, live)
         scratch.require_room(machine.node, machine.name, planned.size)
         with _captured(planned, live, job, guard, journal, notes) as capture:
@@ -76,11 +76,14 @@ def _captured(
 
 def _prepare(machine: Machine, request: CaptureRequest, live: Element) -> Plan:
     """Plan, remove what dead runs left, and have libvirt look at the bitmaps that the plan counts on."""
-    sizes = {d.key: _size(machine, d.key) for d in document.disks(live) if d.left_out is None}
+    wanted = [disk for disk in document.disks(live) if disk.left_out is None and disk.key not in request.exclude]
+    sizes = {disk.key: _size(machine, disk.key) for disk in wanted}
     created = int(now().timestamp())
     planned = plan(machine, request, live, lambda disk, _: sizes[disk.key], created, force_share=True)
+    keys = [disk.key for disk in planned.disks if disk.has_bitmaps]
+    keys += [disk.key for disk in document.disks(live) if disk.key in request.exclude and disk.format == "qcow2"]
     for name in checkpoints.orphans(machine, request.owner, planned.kept, planned.bitmaps):
-        checkpoints.discard(machine, name, [disk.key for disk in planned.disks if disk.has_bitmaps])
+        checkpoints.discard(machine, name, keys)
     if planned.since is None:
         return planned
     since = planned.since

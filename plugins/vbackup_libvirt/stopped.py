@@ -21,6 +21,7 @@ from vbackup_libvirt.document import Disk
 from vbackup_libvirt.job import new_directory
 from vbackup_libvirt.journal import CaptureEntry
 from vbackup_libvirt.node import Machine
+from vbackup_libvirt.sweep import bitmaps_in
 from vbackup_qemu import image
 from vbackup_qemu.image import ImageInfo, Trace
 from vbackup_qemu.nbd import ALLOCATION, NbdClient, bitmap_context
@@ -61,10 +62,10 @@ def capture_stopped(machine: Machine, request: CaptureRequest, journal: Journal[
 def _prepare(machine: Machine, request: CaptureRequest, domain: Element) -> Plan:
     created = int(now().timestamp())
     planned = plan(machine, request, domain, lambda d, info: _size(machine, d, info), created, force_share=False)
-    for name in checkpoints.orphans(machine, request.owner, planned.kept, planned.bitmaps):
-        checkpoints.discard_stopped(
-            machine, name, [disk.path for disk in planned.disks if disk.path and disk.has_bitmaps]
-        )
+    excluded = bitmaps_in(machine, request.exclude)  # of the time before they were
+    paths = [disk.path for disk in planned.disks if disk.path and disk.has_bitmaps]
+    for name in checkpoints.orphans(machine, request.owner, planned.kept, planned.bitmaps.union(*excluded.values())):
+        checkpoints.discard_stopped(machine, name, [*paths, *excluded])
     broken = {
         disk.key: reason
         for disk in planned.disks
@@ -74,11 +75,10 @@ def _prepare(machine: Machine, request: CaptureRequest, domain: Element) -> Plan
 
 
 def _size(machine: Machine, disk: Disk, info: ImageInfo | None) -> int:
+    hint = f"start the machine, or leave {disk.key} out: `exclude_disks` of the job"
     if info is None:
-        hint = f"start the machine, or exclude {disk.key}"
         raise Unsupported(f"{machine.name}: network disk {disk.key} can be read only while the machine runs", hint=hint)
     if disk.encrypted or info.encrypted:
-        hint = f"start the machine, or exclude {disk.key}"
         raise Unsupported(
             f"{machine.name}: encrypted disk {disk.key} can be read only while the machine runs", hint=hint
         )

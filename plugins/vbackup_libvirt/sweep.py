@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import PurePosixPath
 
@@ -67,20 +68,22 @@ def remove_superseded(machine: Machine, owner: str, marker: Marker) -> None:
         for name in checkpoints.superseded(machine, owner, since.checkpoint, since.created, ()):
             checkpoints.discard(machine, name, keys)
         return
-    images = _images(machine)
+    images = bitmaps_in(machine)
     bitmaps = {name for info in images.values() for name in info}
     for name in checkpoints.superseded(machine, owner, since.checkpoint, since.created, bitmaps):
         checkpoints.discard_stopped(machine, name, list(images))
 
 
-def _images(machine: Machine) -> dict[str, set[str]]:
-    """Return the bitmaps' names of all images that can hold some, by path."""
+def bitmaps_in(machine: Machine, keys: Collection[str] | None = None) -> dict[str, set[str]]:
+    """Return the bitmaps' names of all images that can hold some, or of the disks ``keys`` alone, by path."""
     found: dict[str, set[str]] = {}
     for disk in document.disks(machine.xml()):
-        path = machine.path(disk) if disk.left_out is None else None
-        if path is None or disk.format != "qcow2":
+        if disk.left_out is not None or disk.format != "qcow2" or (keys is not None and disk.key not in keys):
             continue
         with suppress(VBackupError):  # an image that is missing cannot hold anything up
+            path = machine.path(disk)
+            if path is None:
+                continue
             info = image.info(machine.node.host, path, "qcow2", force_share=True)
             if tracking.why_untracked(disk, info, has_snapshots=False) is None:
                 found[path] = set(info.bitmaps)

@@ -36,7 +36,8 @@ def _notes(config: Config, disks: Sequence[RestoreDisk], files: Mapping[str, byt
     there = {disk.key for disk in disks}
     for disk in config.disks:
         if str(disk.key) not in there:
-            yield f"disk {disk.key} ({disk.file}) is not in the restore point; the machine is without it"
+            booted = "; the boot order is without it" if f"disk:{disk.key}" in config.boot.order else ""
+            yield f"disk {disk.key} ({disk.file}) is not in the restore point{booted}"
     if config.others:
         yield f"the machine is without {', '.join(config.others[:12])}"
     if config.dropped:

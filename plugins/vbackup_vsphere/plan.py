@@ -70,15 +70,16 @@ def plan(site: Site, found: Found, request: CaptureRequest) -> Plan:
     facts = session.get(found.ref, *_PATHS)
     if "config.hardware.device" not in facts:
         raise Unavailable(f"{found.name} cannot be captured: its configuration cannot be read now")
-    disks, notes = [], []
+    disks, excluded, notes = [], [], []
     for disk in hardware.disks(session, facts["config.hardware.device"]):
         if disk.key in request.exclude:
-            notes.append(f"disk {disk.key} ({disk.label}) is left out as asked")
+            excluded.append(disk)
         elif disk.left_out is not None:
             notes.append(f"disk {disk.key} ({disk.label}) is not captured: it is {disk.left_out}")
         else:
             disks.append(disk)
     if not disks:
+        notes += [f"disk {disk.key} is left out, as the job wants it (`exclude_disks`)" for disk in excluded]
         raise Unsupported(f"{found.name} has no disk that can be captured: {'; '.join(notes) or 'it has no disks'}")
     return Plan(
         found=found,

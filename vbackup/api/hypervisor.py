@@ -83,7 +83,7 @@ class CaptureRequest:
     Markers and leftovers of this owner that are not `since` and whose maker is dead may be removed."""
     quiesce: Quiesce = Quiesce.TRY
     exclude: frozenset[str] = frozenset()
-    """Keys of disks to leave out."""
+    """Keys of disks to leave out, as the user wants it; those that are not there mean nothing."""
     memory: bool = False
     """Capture the memory of a running machine, too, of the same moment as its disks. A machine that is off has none."""
     is_stopped: Callable[[], bool] = lambda: False

@@ -60,6 +60,9 @@ def _print(shown: dict[str, Any]) -> None:
     for disk in shown["disks"]:
         output.write(f"disk {disk['key']:<9} {output.size(disk['size'])} {disk['format']}: {_amounts(disk)}")
         output.write(f"{'':15}{'read in full: ' + disk['full_reason'] if disk['full_reason'] else 'read what changed'}")
+    kept = {disk["key"] for disk in shown["disks"]}
+    for key in (disk["key"] for disk in machine["disks"] if disk["key"] not in kept) if machine else ():
+        output.write(f"disk {key:<9} not in this restore point")
     for warning in shown["warnings"]:
         output.write(f"warning        {warning}")
 

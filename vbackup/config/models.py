@@ -16,7 +16,7 @@ from pydantic import (
     field_validator,
 )
 
-from vbackup.api import Options, Quiesce, SecretRef
+from vbackup.api import Key, Options, Quiesce, SecretRef
 from vbackup.config.groups import GroupEntry
 from vbackup.config.timezones import checked
 from vbackup.config.words import YesNo
@@ -31,6 +31,9 @@ Alias = Annotated[str, StringConstraints(pattern=ALIAS)]
 
 Selector = Annotated[str, StringConstraints(pattern=SELECTOR)]
 """``hypervisor:what`` (see `vbackup.jobs.selectors`) or ``@group``; a leading ``!`` leaves out what it matches."""
+
+Machines = Annotated[str, StringConstraints(pattern=rf"^{_NAME}:[^\x00-\x1f\x7f]+$")]
+"""``hypervisor:what`` alone."""
 
 Count = Annotated[int, Strict(), Field(ge=0)]
 
@@ -85,6 +88,11 @@ class JobEntry(Options):
         min_length=1,
         description="hypervisor:name with * and ?, hypervisor:/folder/name, "
         "hypervisor:label=value or @group; a leading ! leaves out",
+    )
+    exclude_disks: Mapping[Machines, tuple[Key, ...]] = Field(
+        default_factory=dict,
+        description="disks that are not backed up, by their keys: {lab:db: [vdb]}; machines as above, without @ and !",
+        json_schema_extra={"additionalProperties": False},
     )
     target: Alias = Field(description="the alias of an entry under targets")
     copies: tuple[Alias, ...] = Field(

@@ -49,6 +49,9 @@ def _references_of_job(path: Path_, job: dict[str, Any]) -> Iterator[tuple[Path_
             yield (*path, "machines", index), "groups", what[1:]
         elif ":" in what:
             yield (*path, "machines", index), "hypervisors", what.partition(":")[0]
+    for machines in _mapping(job, "exclude_disks"):
+        if isinstance(machines, str) and ":" in machines:
+            yield (*path, "exclude_disks", machines), "hypervisors", machines.partition(":")[0]
 
 
 def _mapping(data: Any, key: str) -> dict[str, Any]:

@@ -6,11 +6,10 @@ durable before the hypervisor is told that its change marker counts.
 
 from __future__ import annotations
 
-import re
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -19,6 +18,7 @@ from pydantic import ValidationError
 from vbackup.api import (
     Capture,
     CaptureRequest,
+    ConfigError,
     DiskProgress,
     Hypervisor,
     Key,
@@ -31,14 +31,14 @@ from vbackup.api import (
     VBackupError,
     Writer,
 )
-from vbackup.engine.copy import NO_BASE, DiskCopy
+from vbackup.engine.copy import NO_BASE, NOT_IN_BASE, DiskCopy
+from vbackup.engine.mentions import unmentioned
 from vbackup.engine.parallel import Stop, side_by_side
 from vbackup.engine.together import Member
 
 MEMORY = "memory"
 """The key of `Capture.memory`, which no disk of the same capture may have."""
 MEMORY_IN_FULL = "memory is always read in full"
-_WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]*")  # as `vbackup.api.machine.Key`
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,8 @@ class BackUp:
     stop: threading.Event
     report: Callable[[DiskProgress], None]
     memory: bool = False
+    exclude: frozenset[Key] = frozenset()
+    """Keys of disks that are left out, as the user wants it."""
     member: Member | None = None
     """Its part in a group that is captured together."""
 
@@ -72,13 +74,15 @@ class BackUp:
         since = previous.marker if previous else None
         moment = self.member.moment if self.member else None
         request = CaptureRequest(
-            self.owner, since, self.quiesce, memory=self.memory, is_stopped=self.stop.is_set, moment=moment
-        )
+            self.owner, since, self.quiesce, self.exclude,
+            memory=self.memory, is_stopped=self.stop.is_set, moment=moment,
+        )  # fmt: skip
         point: Point | None = None
         leftovers: list[str] = []
         try:
             with self.hypervisor.capture(machine.name, request) as capture:
                 self._check_machine(capture, machine)
+                self._check_disks(capture)
                 with self._turn(capture):
                     disks = self._copy(capture, previous)
                 capture.check()
@@ -101,6 +105,13 @@ class BackUp:
                 f"{machine.id!r:.80} (if it was made anew just now, the next run backs it up)"
             )
 
+    def _check_disks(self, capture: Capture) -> None:
+        if self.exclude and not capture.disks:
+            raise ConfigError(
+                f"{capture.machine.name}: nothing is left of it to back up: job {self.job} leaves its disks out",
+                hint="see `exclude_disks`, or leave out the machine",
+            )
+
     def _turn(self, capture: Capture) -> AbstractContextManager[None]:
         if self.member is None:
             return nullcontext()
@@ -114,7 +125,8 @@ class BackUp:
 
         def copy(source: SourceDisk) -> Callable[[], PointDisk]:
             disk_format = formats.get(source.key, "raw")
-            return DiskCopy(source, disk_format, bases.get(source.key), self.writer, stop, self.report).run
+            base, no_base = bases.get(source.key), NOT_IN_BASE if previous else NO_BASE
+            return DiskCopy(source, disk_format, base, self.writer, stop, self.report, no_base).run
 
         work = [copy(source) for source in capture.disks]
         memory = self._memory(capture)
@@ -144,7 +156,7 @@ class BackUp:
         ]
         member = self.member
         apart = member.notes() if member else ()
-        silent = _unsaid(capture, machine)
+        silent = _unsaid(capture, machine, self.exclude)
         try:
             return Point(
                 id=uuid.uuid4().hex,
@@ -181,21 +193,20 @@ class BackUp:
         return ()
 
 
-def _unsaid(capture: Capture, machine: MachineRef) -> Iterator[str]:
+def _unsaid(capture: Capture, machine: MachineRef, exclude: Collection[Key]) -> Iterator[str]:
     """Yield what the user must know of a capture and its own notes do not say."""
     if capture.machine.name != machine.name:
         yield (
             f"the hypervisor plugin lists it as {machine.name}, and captured it as {capture.machine.name} (well, if it "
             "was renamed just now)"
         )
-    said = [word for note in capture.notes for word in _WORD.findall(note)]
-    known = {disk.key for disk in capture.disks}.union(said, (word.rstrip("._:-") for word in said))
-    for disk in capture.machine.disks:
-        if disk.key not in known:
-            yield f"disk {disk.key} is not captured, and the hypervisor plugin does not say why"
+    captured = {disk.key for disk in capture.disks}.union(exclude)
+    missing = [disk.key for disk in capture.machine.disks if disk.key not in captured]
+    for key in unmentioned(missing, capture.notes):
+        yield f"disk {key} is not captured, and the hypervisor plugin does not say why"
 
 
 def _unexpected(disk: PointDisk, previous: Point) -> bool:
     """Whether a full read is news: a disk that was tracked before, not one that never can be."""
     before = next((old for old in previous.disks if old.key == disk.key), None)
-    return before is not None and before.full_reason != disk.full_reason and disk.full_reason != NO_BASE
+    return before is not None and before.full_reason != disk.full_reason

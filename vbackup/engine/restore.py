@@ -13,6 +13,7 @@ from vbackup.api import (
     Hypervisor,
     Interrupted,
     Kind,
+    MachineDescription,
     PluginError,
     Point,
     Range,
@@ -23,6 +24,7 @@ from vbackup.api import (
     Target,
     split,
 )
+from vbackup.engine.mentions import unmentioned
 from vbackup.engine.parallel import Stop, side_by_side
 
 _STEP = 64 << 10
@@ -102,6 +104,8 @@ class Restore:
             missing = [disk.key for disk in wanted if disk.key not in sinks and not disk.is_memory]
             if missing:
                 raise PluginError(f"the hypervisor plugin takes no disk {', '.join(missing)} of {point.machine}")
+            if not request.disks:
+                notes += _not_in(point, description, restoration.notes)
             opened = _Opened(restoration, [disk for disk in wanted if disk.key in sinks], notes)
             self.announce(opened.all_notes)
             yield opened
@@ -131,6 +135,13 @@ class Restore:
             return work
 
         return sum(side_by_side([write(disk) for disk in opened.disks], stop))
+
+
+def _not_in(point: Point, description: MachineDescription, said: Sequence[str]) -> Iterator[str]:
+    """Yield notes on disks of a machine that a point is without, where the plugin's own do not speak of them."""
+    present = {disk.key for disk in point.disks}
+    for key in unmentioned((disk.key for disk in description.disks if disk.key not in present), said):
+        yield f"disk {key} is not in the restore point, and is not restored"
 
 
 class _DiskSource:

@@ -25,7 +25,7 @@ from vbackup.engine.together import Member, Together
 from vbackup.jobs.copy import CopyReport, copy_job
 from vbackup.jobs.kept import really_kept
 from vbackup.jobs.locks import locked
-from vbackup.jobs.select import Selection, select
+from vbackup.jobs.select import Selection, excluded_disks, select
 from vbackup.jobs.site import Site
 
 log = logging.getLogger(__name__)
@@ -240,7 +240,7 @@ class _Work:
         back_up = BackUp(
             hypervisor, task.hypervisor, task.job, self.owner, self.writer, entry.quiesce, stop,
             lambda disk: registry.emit_progress(JobProgress(task.job, task.hypervisor, task.machine, disk)),
-            memory=entry.memory, member=part,
+            memory=entry.memory, exclude=excluded_disks(entry, task.hypervisor, machine), member=part,
         )  # fmt: skip
         with locked(self.site.state_dir, self.owner, hypervisor.name, machine.id, machine.name):
             return back_up.run(machine, self.job.previous(hypervisor.name, machine))

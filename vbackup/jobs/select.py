@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from vbackup.api import ConfigError, MachineRef, NotFound, Task, VBackupError
+from vbackup.config.models import JobEntry
 from vbackup.jobs import selectors
 from vbackup.jobs.listing import Listing
 from vbackup.jobs.site import Site
@@ -63,6 +64,16 @@ def _unknown(site: Site, name: str, listing: Listing) -> ConfigError:
         f"{name!r} is no job, and no machine of a job matches it",
         hint=f"jobs: {', '.join(sorted(site.config.jobs))}; {selectors.examples(listing.all())}",
     )
+
+
+def excluded_disks(job: JobEntry, hypervisor: str, machine: MachineRef) -> frozenset[str]:
+    """Return the keys of a machine's disks that a job leaves out, of all its `exclude_disks` that mean the machine."""
+    found: set[str] = set()
+    for machines, keys in job.exclude_disks.items():
+        alias, _, pattern = machines.partition(":")
+        if alias == hypervisor and selectors.matches(machine, pattern):
+            found.update(keys)
+    return frozenset(found)
 
 
 class _Choice:

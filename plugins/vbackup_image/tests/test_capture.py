@@ -101,12 +101,31 @@ def test_a_block_device_is_a_raw_disk(site, loop):
     assert capture.marker is None
 
 
-def test_a_disk_that_is_left_out_is_described_and_noted(site, helpers):
+def test_a_disk_that_is_left_out_is_described(site, helpers):
     site.options["machines"]["web"].append(str(helpers.make(site.directory / "data.raw", "raw")))
     capture = site.backup(exclude=frozenset({"disk1"}))
     assert [d.key for d in capture.disks] == ["disk0"]
     assert [d.key for d in capture.machine.disks] == ["disk0", "disk1"]
-    assert capture.notes == ["disk1 was left out, as asked"]
+    assert capture.notes == []
+
+
+def test_the_bitmap_of_a_disk_that_is_left_out_from_now_on_goes(site, helpers, bitmaps):
+    second = helpers.make(site.directory / "data.qcow2")
+    site.options["machines"]["web"].append(str(second))
+    site.backup()
+    kept = bitmaps(second)
+    site.backup(exclude=frozenset({"disk1"}))
+    assert bitmaps(second) == kept  # the restore point before needs it until this one is there
+    site.backup(exclude=frozenset({"disk1"}))
+    assert bitmaps(second) == []
+    capture = site.backup()
+    assert [disk.full_reason for disk in capture.disks] == [None, "first backup of this disk"]
+
+
+def test_a_disk_that_is_left_out_need_not_be_there(site):
+    site.options["machines"]["web"].append(str(site.directory / "gone.qcow2"))
+    capture = site.backup(exclude=frozenset({"disk1"}))
+    assert [(disk.key, disk.size) for disk in capture.machine.disks] == [("disk0", SIZE), ("disk1", 0)]
 
 
 def test_a_device_that_is_mounted_is_busy(site, loop):

@@ -107,7 +107,8 @@ def test_what_decides_on_devices_elsewhere(system: str, guest: str) -> None:
     text = WEB.format(system=system, first=2, second=3)
     machine = describe(document.parse(text), text, {})
     assert (machine.guest, machine.clock, machine.cpus, machine.cores) == (guest, "localtime", 8, 4)
-    assert [disk.controller for disk in machine.disks] == ["", "lsilogic", "virtio-scsi"]
+    # The drive for CDs is no disk.
+    assert [disk.controller for disk in machine.disks] == ["lsilogic", "virtio-scsi"]
     assert machine.drivers == ()
     assert (machine.nics[0].boot_order, machine.nics[0].connected) == (4, False)
     text = WEB.format(system=system, first=3, second=2)

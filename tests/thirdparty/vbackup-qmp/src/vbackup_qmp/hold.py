@@ -102,11 +102,10 @@ class Holder:
     def _open(self, session: Session, fleece: Fleece, record: Journal, new: str) -> QmpCapture:
         request, inventory = self.request, session.inventory
         before = tracking.since(request.since, request.owner)
-        left_out = [disk.key for disk in inventory.disks if disk.key in request.exclude]
-        notes = [*inventory.notes, *(f"{key} was left out, as asked" for key in left_out)]
+        notes = list(inventory.notes)
         if request.memory and inventory.state != OFF:
             notes.append("the memory was left out: hypervisors of type qmp do not capture it")
-        tracked = [tracking.tracked(disk, before) for disk in inventory.disks if disk.key not in left_out]
+        tracked = [tracking.tracked(disk, before) for disk in inventory.disks if disk.key not in request.exclude]
         disks = [each.disk for each in tracked]
         scratch.require_room(self.options, self.name, disks)
         scratch.fill(fleece, disks, inventory.peer)
