@@ -340,6 +340,23 @@ def test_who_may_leave_nodes_out_reads_ahead_only_while_it_leaves_none_out() -> 
     for leaf in [leaves[5], leaves[9], leaves[20], *leaves[21:60]]:
         nodes.load(leaf)
     assert asked == [1, 1, 1, 1, 2, 4, 8, 16, 32]
+    for leaf in leaves[30:60]:  # as who follows, such as the one who builds the next map
+        nodes.load(leaf)
+    assert len(asked) == 9
+
+
+def test_nodes_that_are_there_are_not_read_again_with_others() -> None:
+    leaves = [bytes([number]) * ID_SIZE for number in range(1, 41)]
+    asked: list[Sequence[bytes]] = []
+
+    def load(ids: Sequence[bytes]) -> dict[bytes, bytes]:
+        asked.append(ids)
+        return {each: b"".join(leaves) for each in ids}
+
+    nodes = NodesAhead(2, load)
+    for leaf in [bytes([200]) * ID_SIZE, leaves[20], leaves[0]]:
+        nodes.load(leaf)
+    assert list(asked[2]) == leaves[:20]
 
 
 def test_chunks_that_were_read_lately_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

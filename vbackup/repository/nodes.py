@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Container, Mapping, Sequence
 
 from vbackup.repository.layout import ID_SIZE, ZERO_ID
 
 _AT_ONCE = 32
+_KEPT = 2 * _AT_ONCE
+"""Nodes of one level: who looks ahead and who follows ask for what is not far apart."""
 
 
 class NodesAhead:
@@ -30,16 +33,19 @@ class NodesAhead:
         self._skip = skip
         self._careful = careful
         self._families: dict[int, bytes] = {}  # by level: the ids, joined, below the parent that was loaded last
-        self._ready: dict[int, Mapping[bytes, bytes]] = {}  # by level
+        self._ready: defaultdict[int, dict[bytes, bytes]] = defaultdict(dict)  # by level, the oldest first
         self._next: dict[int, tuple[bytes, int]] = {}
         """By level: who follows what was read together, none if nobody does, and how many that were."""
 
     def load(self, node_id: bytes) -> bytes:
         """Return a node's bytes. Raises what ``load_many`` raises."""
         level, at = self._find(node_id)
-        if node_id not in self._ready.get(level, ()):
-            self._ready[level] = self._read(level, at, node_id)
-        node = self._ready[level][node_id]
+        ready = self._ready[level]
+        if node_id not in ready:
+            ready.update(self._read(level, at, node_id))
+            for oldest in list(ready)[:-_KEPT]:
+                del ready[oldest]
+        node = ready[node_id]
         if level > 1:
             self._families[level - 1] = node
         return node
@@ -50,7 +56,8 @@ class NodesAhead:
         goes_on = node_id == expected or not expected
         count = min(max(1, 2 * before if goes_on else 1), _AT_ONCE) if self._careful else _AT_ONCE
         self._next[level] = (following[count - 1] if len(following) >= count else b""), count
-        return self._load_many([node_id, *following[: count - 1]])
+        ahead = (sibling for sibling in following[: count - 1] if sibling not in self._ready[level])
+        return self._load_many([node_id, *ahead])
 
     def _find(self, node_id: bytes) -> tuple[int, int]:
         """Return the node's level, and where it is in its family; a node without one counts as a root."""
