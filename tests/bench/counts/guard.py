@@ -18,17 +18,20 @@ BASELINE = ROOT / "tests/bench/baseline.json"
 _MEMORY_RUNS = 3
 
 
-def counted(what: str) -> Figures:
-    """Return the figures of a fresh process: ``calls`` or ``memory``."""
+def counted(*what: str) -> Figures:
+    """Return the figures of fresh processes, one after another in the same directory: see `phases`."""
+    figures = Figures()
     with tempfile.TemporaryDirectory(prefix="vbackup-counts-", dir="/var/tmp") as place:
-        command = [sys.executable, "-m", "tests.bench.counts.phases", what, place]
-        figures: Figures = json.loads(subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE).stdout)
+        for each in what:
+            command = [sys.executable, "-m", "tests.bench.counts.phases", each, place]
+            figures |= json.loads(subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE).stdout)
     return figures
 
 
 def least_memory() -> Figures:
     """Return the least memory of some runs: one that is held up by others on the machine has more under way."""
-    return min((counted("memory") for _ in range(_MEMORY_RUNS)), key=lambda figures: list(figures.values()))
+    runs = [counted("backup", "restore") for _ in range(_MEMORY_RUNS)]
+    return {what: min(run[what] for run in runs) for what in runs[0]}
 
 
 def differences(figures: Figures) -> list[Difference]:

@@ -1,7 +1,8 @@
 """What is counted: a machine's first backup and the next ones, a restore, a verification and a listing.
 
-Each phase opens the repository anew, as a command does. ``python -m tests.bench.counts.phases calls|memory DIRECTORY``
-prints the figures of all phases as JSON: calls are counted apart from memory, as counting takes some.
+Each phase opens the repository anew, as a command does. ``python -m tests.bench.counts.phases calls DIRECTORY`` prints
+the counts of all phases as JSON. Memory is measured apart, as counting takes some, and by ``backup`` and ``restore``
+in two processes, as with commands: what the C library keeps from the one is nothing to the other.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ import random
 import re
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from tests.bench.counts import data
 from tests.bench.counts.counting import Calls, CountingTransport
@@ -26,11 +28,12 @@ from vbackup_image.options import Image, ImageOptions
 from vbackup_image.plugin import ImageHypervisor
 from vbackup_local.transport import Local, LocalOptions
 
-PROCESSORS = {"calls": 1, "memory": 2}
+PROCESSORS = {"calls": 1, "backup": 2, "restore": 2}
 """That the work is spread over, wherever it runs. Which chunks are neighbours in a pack is up to the threads: with one
 processor they take turns, and what is counted is hardly another on a busy machine."""
 LARGE = 64 << 30
 """Bytes of the disk whose backup and restore must not need more memory than a small one's."""
+T = TypeVar("T")
 Figures = dict[str, float]
 """Counts by ``phase: what``."""
 
@@ -40,10 +43,13 @@ class Lab:
 
     def __init__(self, place: Path, **images: Path) -> None:
         self._place = place
-        (place / "store").mkdir(parents=True)
+        (place / "store").mkdir(parents=True, exist_ok=True)
         self.transport = CountingTransport(Local(LocalOptions(path=place / "store")))
         machines = {name: (Image(path=path),) for name, path in images.items()}
         self._images = ImageHypervisor(ImageOptions(machines=machines), HypervisorContext("lab", place))
+
+    def init(self) -> None:
+        """Make the repository."""
         with self._target() as target:
             target.init()
 
@@ -63,10 +69,10 @@ class Lab:
         with self._target() as target:
             assert target.verify([point], lambda size: None) == []
 
-    def list(self) -> None:
+    def list(self) -> Sequence[Point]:
         """List all points."""
         with self._target() as target:
-            assert target.points()
+            return target.points()
 
     @contextmanager
     def _target(self) -> Iterator[Repository]:
@@ -88,23 +94,23 @@ def calls(place: Path) -> Figures:
     first = Lab(place / "first", tiny=tiny)  # whatever is only imported, or made, once is so by now
     _all_once(first, "tiny")
     lab, figures = Lab(place / "lab", web=tracked, copy=raw), Figures()
+    lab.init()
 
-    def count(phase: str, chunks: int, work: Callable[[], Point | None]) -> Point | None:
+    def count(phase: str, chunks: int, work: Callable[[], T]) -> T:
         lab.transport.counts.clear()
         counted.take()
-        point = work()
+        result = work()
         figures[f"{phase}: calls a chunk" if chunks else f"{phase}: calls"] = round(counted.take() / (chunks or 1), 1)
         figures.update({f"{phase}: {what}": number for what, number in sorted(lab.transport.counts.items())})
-        if point is not None:
-            figures[f"{phase}: read"] = point.read
-        return point
+        if isinstance(result, Point):
+            figures[f"{phase}: read"] = result.read
+        return result
 
     count("full", data.CHUNKS, lambda: lab.back_up("web"))
     count("unchanged", 0, lambda: lab.back_up("web"))
     data.change(tracked)
     changed = count("changed", 2 * data.CHANGES, lambda: lab.back_up("web"))
     count("known", data.CHUNKS, lambda: lab.back_up("copy"))
-    assert changed is not None
     count("restore", data.CHUNKS, lambda: lab.restore(changed))
     count("verify", data.CHUNKS, lambda: lab.verify(changed))
     count("list", 0, lab.list)
@@ -112,20 +118,33 @@ def calls(place: Path) -> Figures:
     return figures
 
 
-def memory(place: Path) -> Figures:
-    """Measure the peak memory, in bytes, of a backup and a restore of a large disk that is sparse for the most part."""
+def backup(place: Path) -> Figures:
+    """Measure the peak memory, in bytes, of a backup of a large disk that is sparse for the most part."""
     raw = place / "large.raw"
     data.disk(raw)
     os.truncate(raw, LARGE)
     lab = Lab(place / "lab", large=raw)
-    lab.restore(lab.back_up("large"))
+    lab.init()
+    lab.back_up("large")
+    return {"large disk: backup: memory": _peak()}
+
+
+def restore(place: Path) -> Figures:
+    """Measure that of a restore of what `backup` has made there."""
+    lab = Lab(place / "lab", large=place / "large.raw")
+    lab.restore(lab.list()[0])
+    return {"large disk: restore: memory": _peak()}
+
+
+def _peak() -> int:
     # The kernel's word on this program alone: getrusage(2) begins with the peak of the parent.
     peak = re.search(r"^VmHWM:\s+(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE)
     assert peak
-    return {"large disk: memory": int(peak[1]) << 10}
+    return int(peak[1]) << 10
 
 
 def _all_once(lab: Lab, name: str) -> None:
+    lab.init()
     point = lab.back_up(name)
     lab.back_up(name)
     lab.restore(point)
@@ -135,4 +154,4 @@ def _all_once(lab: Lab, name: str) -> None:
 
 if __name__ == "__main__":
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: PROCESSORS[sys.argv[1]]])
-    print(json.dumps({"calls": calls, "memory": memory}[sys.argv[1]](Path(sys.argv[2]))))
+    print(json.dumps({"calls": calls, "backup": backup, "restore": restore}[sys.argv[1]](Path(sys.argv[2]))))
