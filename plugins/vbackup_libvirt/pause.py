@@ -8,6 +8,7 @@ every way out; the child of `guard` when this process dies or the time is up; an
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from pathlib import PurePosixPath
 
 from vbackup.api import NotFound, Unavailable, VBackupError
@@ -131,13 +132,18 @@ def resume(machine: Machine, run: str) -> bool:
             return True
         if run_of(machine) != run:
             return True
-        # libvirt goes on saving when who asked for it is dead, and nothing can be resumed meanwhile.
-        stats = machine.ask("looking for jobs", lambda domain: domain.jobStats())
-        if stats.get("operation") == libvirt.VIR_DOMAIN_JOB_OPERATION_SNAPSHOT:
-            machine.ask("ending the saving of its memory", lambda domain: domain.abortJob())
+        with suppress(VBackupError):  # of jobs that begin or end just now; while one goes on, resuming fails
+            _end_saving(machine)
         machine.ask("resuming it", lambda domain: domain.resume())
     except NotFound:
         return True
     except VBackupError:
         return False
     return True
+
+
+def _end_saving(machine: Machine) -> None:
+    """End what libvirt goes on with when who asked for it is dead: nothing can be resumed meanwhile."""
+    stats = machine.ask("looking for jobs", lambda domain: domain.jobStats())
+    if stats.get("operation") == library().VIR_DOMAIN_JOB_OPERATION_SNAPSHOT:
+        machine.ask("ending the saving of its memory", lambda domain: domain.abortJob())

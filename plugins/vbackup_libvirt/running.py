@@ -29,13 +29,18 @@ def capture_running(machine: Machine, request: CaptureRequest, journal: Journal[
     """Hold a moment of a running machine open. See `vbackup.api.Hypervisor.capture`."""
     job = BackupJob(machine, new_directory(machine.node.scratch))
     with guarded(job) as guard:  # first: it gets ready while we plan
-        notes = make_way(machine)
+        notes = [*_still_paused(journal), *make_way(machine)]
         live = machine.xml()
         io_threads.refuse(machine, live, request.exclude)
         planned = _prepare(machine, request, live)
         scratch.require_room(machine.node, machine.name, planned.size)
         with _captured(planned, live, job, guard, journal, notes) as capture:
             yield capture
+
+
+def _still_paused(journal: Journal[CaptureEntry]) -> Iterator[str]:
+    if journal.entry is not None and journal.entry.paused:
+        yield "the machine may be paused since an earlier backup that died: libvirt could not resume it just now"
 
 
 @contextmanager

@@ -25,7 +25,7 @@ from vbackup_libvirt.node import Machine
 from vbackup_libvirt.owed import Owed
 from vbackup_libvirt.pause import Pause
 
-from .conftest import OWNER, guards
+from .conftest import OWNER, backup, guards, kill_guards
 from .test_memory import is_running
 from .test_pause import HOLD, stalled
 
@@ -109,6 +109,51 @@ def test_a_mark_ends_with_the_run(hypervisor: Libvirt, running: Guest) -> None:
     assert not is_running(running)
     owed.make(pause.run_of(machine))
     assert pause.settle(machine, owed)
+    assert is_running(running)
+
+
+def test_a_saving_that_ends_as_it_is_to_be_ended(
+    hypervisor: Libvirt, running: Guest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There was a job when we looked, and none to end any more: the machine is resumed all the same."""
+    node = hypervisor._node
+    machine = Machine(node, running.name, running.uuid)
+    owed = node.owed("x")
+    owed.path.parent.mkdir(exist_ok=True)
+    owed.make(pause.run_of(machine))
+    ask = Machine.ask
+    asked: list[str] = []
+
+    def look_early(self: Machine, what: str, question: object) -> object:
+        asked.append(what)
+        if what == "looking for jobs":
+            return {"operation": libvirt.VIR_DOMAIN_JOB_OPERATION_SNAPSHOT}
+        return ask(self, what, question)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Machine, "ask", look_early)
+    running.domain.suspend()
+    assert pause.settle(machine, owed)
+    assert "ending the saving of its memory" in asked
+    assert is_running(running)
+
+
+def test_a_backup_of_a_machine_that_cannot_be_resumed_says_so(
+    hypervisor: Libvirt, running: Guest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its disks are captured, and whoever can resumes it later."""
+    argv = [sys.executable, "-c", HOLD, running.name, str(tmp_path / "state")]
+    with stalled(running, threading.Event(), 2), subprocess.Popen(argv, stdin=subprocess.PIPE) as holder:
+        until(lambda: not is_running(running), "the machine to be paused")
+        kill_guards(holder.pid)
+        holder.kill()
+        holder.wait()
+    until(lambda: running.domain.jobInfo()[0] == libvirt.VIR_DOMAIN_JOB_NONE, "libvirt to have saved its memory")
+    with monkeypatch.context() as patched:
+        patched.setattr(pause, "resume", lambda *_: False)
+        copy = backup(hypervisor, running.name)
+    assert [note for note in copy.notes if note.startswith("the machine may be paused since an earlier backup")]
+    assert not is_running(running)
+    assert hypervisor.sweep(OWNER)
     assert is_running(running)
 
 
