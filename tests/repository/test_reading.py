@@ -180,15 +180,15 @@ def test_few_chunks_are_held_ahead_however_little_of_each_is_wanted(
     monkeypatch.setattr(reader, "_WINDOW", 4 * CHUNK)
     monkeypatch.setattr(reader, "_AHEAD", 8 * CHUNK)
     point = back_up(target, lab, "web")
-    read = fetch.Fetcher.read
+    decode = fetch.Fetcher._decode
     held: list[bytes] = []
 
     def watched(self: fetch.Fetcher, kind: ChunkKind, group: Sequence[bytes], *arguments: Any, **keep: bool) -> Read:
         if kind is ChunkKind.DATA:
             held.extend(group)
-        return read(self, kind, group, *arguments, **keep)
+        return decode(self, kind, group, *arguments, **keep)
 
-    monkeypatch.setattr(fetch.Fetcher, "read", watched)
+    monkeypatch.setattr(fetch.Fetcher, "_decode", watched)
     for given, _ in enumerate(target.read(point, "vda", (Range(at * CHUNK, 512) for at in range(CHUNKS)))):
         assert len(held) - given <= 4 + 8
     assert len(held) == CHUNKS

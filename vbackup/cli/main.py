@@ -25,6 +25,9 @@ from vbackup.commands import COMMANDS
 
 OK, FAILED, USAGE, WARNINGS = 0, 1, 2, 3
 
+_TURN = 0.001
+"""Seconds that a thread may keep Python's lock: those that compress give it back far sooner, and wait for it."""
+
 
 class Commands(click.Group):
     """Finds each command in the module of its name when it is asked for, and any other among the plugins'.
@@ -88,6 +91,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # before `stop_signals` and after: Python would add a traceback
     stdout.open_missing()
     output.hear_strangers()
+    sys.setswitchinterval(_TURN)
     gc.disable()  # all that is imported stays, so looking for garbage finds none; `State.site` turns it on
     state = State()
     code = _execute(sys.argv[1:], state)  # stdout is not shared again: what ends later may print, too

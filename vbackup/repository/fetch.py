@@ -1,13 +1,12 @@
 """Chunks on their way from a store: one request for what lies together, several under way, decoded on all cores.
 
-Requests wait for the store and decoding waits for a core, so there are many threads for the one, of which few at a
-time may do the other.
+Requests wait for the store, and decoding for a core: there are many threads for the one, and one a core for the other.
+These few go from one request's chunks to the next's; the many would take turns, and wait for each other.
 """
 
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
@@ -44,13 +43,13 @@ class Fetcher:
     def __init__(self, transport: Transport, chains: Chains) -> None:
         self._transport = transport
         self._chains = chains
-        self._cores = threading.BoundedSemaphore(len(os.sched_getaffinity(0)))
+        self._decoders = ThreadPoolExecutor(len(os.sched_getaffinity(0)), "decode")
         self.pool = ThreadPoolExecutor(_THREADS, "read")
 
     def start(self, kind: ChunkKind, places: Mapping[bytes, Location], *, keep: bool = True) -> Fetch:
         """Begin to read chunks; without ``keep`` they are only looked at, and their bytes let go."""
         keep_pages()
-        return Fetch([self.pool.submit(self.read, kind, group, places, keep=keep) for group in grouped(places)])
+        return Fetch([self.pool.submit(self._read_aside, kind, group, places, keep=keep) for group in grouped(places)])
 
     def read_all(self, kind: ChunkKind, places: Mapping[bytes, Location]) -> Iterator[Read]:
         """Read chunks; what takes but one request is read in the calling thread."""
@@ -61,31 +60,50 @@ class Fetcher:
             yield from self.start(kind, places).results()
 
     def read(self, kind: ChunkKind, group: Sequence[bytes], places: Mapping[bytes, Location], *, keep: bool) -> Read:
-        """Read chunks that lie together, with one request. Errors of the store itself are raised."""
+        """Read chunks that lie together, with one request, here. Errors of the store itself are raised."""
+        data = self._get(group, places)
+        return _gone(group, places) if data is None else self._decode(kind, group, places, data, keep=keep)
+
+    def _read_aside(
+        self, kind: ChunkKind, group: Sequence[bytes], places: Mapping[bytes, Location], *, keep: bool
+    ) -> Read:
+        """In a thread that waits for the store: do as `read`, but have others decode."""
+        data = self._get(group, places)
+        if data is None:
+            return _gone(group, places)
+        return self._decoders.submit(self._decode, kind, group, places, data, keep=keep).result()
+
+    def _get(self, group: Sequence[bytes], places: Mapping[bytes, Location]) -> memoryview | None:
         first, last = places[group[0]], places[group[-1]]
-        key, start = pack_key(first.pack), first.offset
+        length = last.offset + last.length - first.offset
         try:
-            data = memoryview(self._transport.get(key, start, last.offset + last.length - start))
+            return memoryview(self._transport.get(pack_key(first.pack), first.offset, length))
         except NotFound:
-            return Read(group, {}, {chunk: PackGone(f"pack {key} is missing") for chunk in group})
+            return None
+
+    def _decode(
+        self, kind: ChunkKind, group: Sequence[bytes], places: Mapping[bytes, Location], data: memoryview, *, keep: bool
+    ) -> Read:
+        """Undo the codecs of chunks, of which the first begins with ``data``."""
         plain: dict[bytes, bytes] = {}
         failures: dict[bytes, Corrupt] = {}
-        with self._cores:
-            for chunk in group:
-                _, offset, length, size, origin = places[chunk]
-                blob = data[offset - start : offset - start + length]
-                try:
-                    decoded = self._chains.of(origin).decode(kind, chunk, blob, size)
-                except Corrupt as error:
-                    failures[chunk] = Corrupt(f"pack {key} at {offset}+{length}: {error.message}")
-                    continue
-                if keep:
-                    plain[chunk] = decoded
+        key, start = pack_key(places[group[0]].pack), places[group[0]].offset
+        for chunk in group:
+            _, offset, length, size, origin = places[chunk]
+            blob = data[offset - start : offset - start + length]
+            try:
+                decoded = self._chains.of(origin).decode(kind, chunk, blob, size)
+            except Corrupt as error:
+                failures[chunk] = Corrupt(f"pack {key} at {offset}+{length}: {error.message}")
+                continue
+            if keep:
+                plain[chunk] = decoded
         return Read(group, plain, failures)
 
     def close(self) -> None:
         """Begin nothing more, and wait for what is under way."""
         self.pool.shutdown(cancel_futures=True)
+        self._decoders.shutdown()
 
 
 class Fetch:
@@ -106,6 +124,11 @@ class Fetch:
         """Forget those that have not begun."""
         for future in self._futures:
             future.cancel()
+
+
+def _gone(group: Sequence[bytes], places: Mapping[bytes, Location]) -> Read:
+    why = PackGone(f"pack {pack_key(places[group[0]].pack)} is missing")
+    return Read(group, {}, dict.fromkeys(group, why))
 
 
 def grouped(places: Mapping[bytes, Location]) -> list[list[bytes]]:
