@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -20,6 +22,12 @@ BASELINE = {
     "full: calls a chunk": 60.0,
     "large disk: restore: memory": 200 << 20,
 }
+
+
+def test_the_benchmark_runs() -> None:
+    command = [sys.executable, "-m", "tests.bench", "--small", "--rounds", "1", "--only", "startup"]
+    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert "| vbackup --help | at most 0.15 s |" in said
 
 
 def test_nothing_got_worse() -> None:
