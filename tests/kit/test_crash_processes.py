@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from pathlib import Path
 
 import pytest
 
 from tests.kit.test_crash_kit import replace
 from vbackup.api import NotFound
 from vbackup.testing.crash import FILE_OPERATIONS, Death, processes, ticking
+from vbackup.testing.leftovers import nothing_left_open
 from vbackup.testing.transports import FaultyTransport
 from vbackup_local.transport import Local, LocalOptions
 
@@ -134,9 +134,8 @@ def test_nothing_is_left_of_the_processes(tmp_path):
         for _ in range(5):
             tick("x")
 
-    before = len(list(Path("/proc/self/fd").iterdir()))
-    assert len(list(processes(action))) == 5
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    with nothing_left_open():
+        assert len(list(processes(action))) == 5
     begun = [int(line) for line in pids.read_text().split()]
     assert len(begun) == 6
     for pid in begun:

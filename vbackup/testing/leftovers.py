@@ -1,4 +1,4 @@
-"""What must be as it was when a plugin's code has run: threads and processes, and what belongs to the whole process."""
+"""What must be as it was when a plugin's code has run: threads, processes, files, and what the whole process shares."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _PATIENCE = 10.0
@@ -34,6 +34,30 @@ def nothing_left_running() -> Iterator[None]:
     running = [f"thread {thread.name}" for thread in begun if thread.is_alive()]
     running += [f"process {child.name}" for child in multiprocessing.active_children()]
     assert not running, f"left running: {', '.join(sorted(running))}"
+
+
+@contextmanager
+def nothing_left_open() -> Iterator[None]:
+    """Raise `AssertionError` in the end if this process has files open that it had not before.
+
+    Those that were open before may be closed meanwhile: what earlier code left behind goes when Python collects it.
+    """
+    before = _open_files()
+    yield
+    after = _open_files()
+    left = sorted(after[file] for file in after.keys() - before.keys())
+    assert not left, f"left open: {', '.join(left)}"
+
+
+def _open_files() -> Mapping[tuple[int, int, int], str]:
+    """Return the name of each by its number, device and inode: names change when files are renamed or removed."""
+    files = {}
+    for link in list(Path("/proc/self/fd").iterdir()):
+        # The one that listed the directory is closed by now.
+        with suppress(FileNotFoundError):
+            status = link.stat()
+            files[int(link.name), status.st_dev, status.st_ino] = str(link.readlink())
+    return files
 
 
 @contextmanager

@@ -6,13 +6,13 @@ import os
 import socket
 from datetime import timedelta
 from functools import partial
-from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
 from vbackup.api import AlreadyExists, Level, NotFound, ObjectInfo, Unavailable, Unsupported
 from vbackup.api.clock import now
+from vbackup.testing.leftovers import nothing_left_open
 from vbackup.testing.transport_contract import HostsContract, MissingPlaceContract, TransportContract
 from vbackup_local.transport import Local, LocalOptions
 
@@ -248,19 +248,18 @@ def test_a_listing_is_of_files_as_they_are(local):
 
 def test_file_descriptors_are_not_leaked(local):
     local.put("a/b/c/d", b"1")
-    before = len(list(Path("/proc/self/fd").iterdir()))
-    for _ in range(3):
-        local.put("a/b/c/d", b"1")
-        with pytest.raises(AlreadyExists):
-            local.put("a/b/c/d", b"1", if_absent=True)
-        with pytest.raises(NotFound):
-            local.get("a/b")
-        with pytest.raises(NotFound):
-            local.get("a/x/y")
-        list(local.list())
-        next(local.list())
-        local.delete("a/b/c/x")
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    with nothing_left_open():
+        for _ in range(3):
+            local.put("a/b/c/d", b"1")
+            with pytest.raises(AlreadyExists):
+                local.put("a/b/c/d", b"1", if_absent=True)
+            with pytest.raises(NotFound):
+                local.get("a/b")
+            with pytest.raises(NotFound):
+                local.get("a/x/y")
+            list(local.list())
+            next(local.list())
+            local.delete("a/b/c/x")
 
 
 class TestDoctor:
