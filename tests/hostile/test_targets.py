@@ -134,6 +134,61 @@ def test_answers_that_are_as_good_as_what_is_asked_for_are_taken(
     place.prove()
 
 
+@pytest.mark.parametrize(
+    ("command", "body", "told"),
+    [
+        ("list", "def slots(self): raise RuntimeError('no')", "slots raised RuntimeError: no"),
+        ("list", "def slots(self): return None", "slots gave nothing (None), not several of KeySlot"),
+        ("list", "def slots(self): return [{}]", "slots gave a value of type dict among what must be of type KeySlot"),
+        (
+            "list",
+            "def slots(self): return [KeySlot('0', 'passphrase', None, '', True, True, 'good')]",
+            "slots gave a KeySlot whose label is nothing (None), not str",
+        ),
+        (
+            "list",
+            "def slots(self): return [KeySlot('0', 'passphrase', '', '', True, True, 'fine')]",
+            "slots gave a KeySlot whose state is a value of type str, not one of good, old, damaged",
+        ),
+        ("rotate", "def rotate(self): raise SystemExit(0)", "rotate raised SystemExit: 0"),
+        ("rotate", "def rotate(self): return None", "rotate gave nothing (None), not KeyRotation"),
+        (
+            "rotate",
+            "def rotate(self): return KeyRotation((1,), (), ())",
+            "rotate gave a KeyRotation whose sealed[0] is 1, not KeySlot",
+        ),
+    ],
+)
+def test_what_the_keys_of_a_target_do_wrong_is_told(place: Place, command: str, body: str, told: str) -> None:
+    ring = f"""
+    def key_ring(self):
+        class Odd(type(super().key_ring())):
+            {body}
+            def __init__(self): pass
+        return Odd()
+    """
+    place.wild("targets", "Shelf", ring)
+    place.refused("key", command, by=f"plugin 'wild', target main (type wild): {told}")
+    place.prove()
+
+
+@pytest.mark.parametrize("method", ["add_secret", "remove"])
+def test_each_change_of_the_keys_of_a_target_is_guarded(place: Place, method: str) -> None:
+    """A key that was not added is not left beside as if it had been."""
+    body = f"""
+    def key_ring(self):
+        ring = super().key_ring()
+        ring.{method} = lambda *of, **more: 1 / 0
+        return ring
+    """
+    place.wild("targets", "Shelf", body)
+    made = place.directory / "second.key"
+    args = {"add_secret": ("add", "--key-file", str(made)), "remove": ("remove", "0")}[method]
+    place.refused("key", *args, by=f"plugin 'wild', target main (type wild): {method} raised ZeroDivisionError")
+    assert not made.exists()
+    place.prove()
+
+
 OWN_POINTS = """
 role = "targets"
 def points(self):

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import is_dataclass
 from functools import cache
-from typing import Any, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import from_json, to_json
@@ -129,6 +129,9 @@ def _misfit(value: object, hint: Any, name: str) -> _Misfit | None:
         fits = isinstance(value, int) and not isinstance(value, bool) and value >= 0
         return None if fits else _Misfit(name, value, "a number from 0 on")
     kind = get_origin(hint) or hint
+    if kind is Literal:
+        fits = isinstance(value, str) and value in get_args(hint)
+        return None if fits else _Misfit(name, value, f"one of {', '.join(get_args(hint))}")
     if not isinstance(value, (tuple, list) if kind is tuple else kind):
         return _Misfit(name, value, kind.__name__)
     found = (_misfit(part, inner, name + at) for part, inner, at in _parts(value, hint))

@@ -33,6 +33,7 @@ from vbackup.api import (
 from vbackup.guards import watch
 from vbackup.guards.answers import checked, listed, sound, valid, wrong
 from vbackup.guards.blame import Blame, Calling, Raised
+from vbackup.guards.keyring import GuardedKeyRing
 from vbackup.guards.streams import as_asked, covering
 from vbackup.guards.writer import GuardedWriter
 
@@ -217,7 +218,7 @@ class _KeyHolding(GuardedTarget):
     def key_ring(self) -> KeyRing:
         """See `KeyHolder.key_ring`."""
         with self._blame.calling("key_ring"):
-            return self.inner.key_ring()
+            return GuardedKeyRing(self.inner.key_ring(), self._blame)
 
 
 class _Both(_Exchanging, _KeyHolding):  # type: ignore[misc]  # inner is both
