@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.support import back_up, digest, guest, noise, repository
-from vbackup.api import Corrupt, Point, Quiesce, Range, Unavailable
+from tests.support import CODECS, back_up, digest, guest, noise, repository
+from vbackup.api import CodecContext, Corrupt, Point, Quiesce, Range, Unavailable
 from vbackup.api.wrapper import Wrapper
 from vbackup.engine.backup import BackUp
 from vbackup.repository import decoded, fetch, reader
@@ -374,3 +374,28 @@ def test_seen_chunks_are_told_from_others() -> None:
     for chunk in ids[:1000]:
         seen.add(chunk)
     assert [chunk in seen for chunk in ids] == [True] * 1000 + [False] * 1000
+
+
+def test_a_codec_that_does_not_encrypt_sees_no_key(tmp_path, monkeypatch):
+    """Neither on the way in nor on the way out: what it makes cannot depend on what it gets only once."""
+    seen = []
+
+    class Plain(CODECS["zstd"]):
+        def encode(self, data, context):
+            seen.append(context)
+            return super().encode(data, context)
+
+        def decode(self, data, context, max_size):
+            seen.append(context)
+            return super().decode(data, context, max_size)
+
+    monkeypatch.setitem(CODECS, "zstd", Plain)
+    target = repository(MemoryTransport(), tmp_path)
+    target.init()
+    lab = FakeHypervisor()
+    guest(lab, "web", b"text " * CHUNK)
+    point = back_up(target, lab, "web")
+    written = len(seen)
+    assert b"".join(block.data for block in target.read(point, "vda", [Range(0, CHUNK)])) == (b"text " * CHUNK)[:CHUNK]
+    assert len(seen) > written > 0
+    assert set(seen) == {CodecContext(b"", b"", b"")}

@@ -10,7 +10,7 @@ from vbackup.api.hypervisor import Buffer
 
 
 class CodecContext(NamedTuple):
-    """What an encrypting codec needs; others ignore it."""
+    """What an encrypting codec needs; others get an empty one."""
 
     key: bytes
     """32 bytes, made for this codec alone and for one session of one repository."""

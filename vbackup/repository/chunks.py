@@ -99,9 +99,9 @@ class Chain:
         bound = size + size // 4 + 4096  # a codec adds little; the last step is held to the exact size below
         for i in reversed(range(len(self._codecs))):
             if mask >> i & 1:
-                applied = mask & ((2 << i) - 1)
-                context = self._context(i, nonce, kind, chunk_id, applied)
-                data = memoryview(self._codecs[i].decode(data, context, bound))
+                codec, applied = self._codecs[i], mask & ((2 << i) - 1)
+                context = self._context(i, nonce, kind, chunk_id, applied) if codec.encrypts else _NO_CONTEXT
+                data = memoryview(codec.decode(data, context, bound))
         plain = data.obj if isinstance(data.obj, bytes) and len(data.obj) == len(data) else bytes(data)
         if len(plain) != size or self._keys.chunk_id(kind, plain) != chunk_id:
             raise Corrupt("the stored chunk decodes to other bytes than its id stands for")
