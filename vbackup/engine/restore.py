@@ -163,28 +163,27 @@ class _DiskSource:
 
     def runs(self) -> Iterator[Run]:
         """Yield the whole disk in order."""
-        for block in self._target.read(self._point, self._disk.key, self._ranges()):
-            yield from self._zeros_before(block.offset)
+        for offset, data in self._target.read(self._point, self._disk.key, self._ranges()):
+            if self._zeros:
+                yield from self._zeros_before(offset)
             if self._stop.is_set():
                 raise Interrupted(f"stopped while disk {self._disk.key} was written")
-            yield Run(self._continued(block.offset, len(block.data)), len(block.data), block.data)
-            self.written += len(block.data)
-            self._tell(self._end)
+            length = len(data)
+            self._continue(offset, length)
+            yield Run(offset, length, data)
+            self.written += length
+            if self._end - self._reported >= _REPORTED:
+                self._reported = self._end
+                self._report(self._disk.key, self._end, self._disk.size)
         yield from self._zeros_before(self._disk.size)
-        self._continued(self._disk.size, 0)
+        self._continue(self._disk.size, 0)
         self._report(self._disk.key, self._disk.size, self._disk.size)
 
-    def _continued(self, offset: int, length: int) -> int:
-        """Return ``offset``, where the run before must have ended: nothing of a disk may be left as it was."""
+    def _continue(self, offset: int, length: int) -> None:
+        """Go on at ``offset``, where the run before must have ended: nothing of a disk may be left as it was."""
         if offset != self._end:
             raise PluginError(f"disk {self._disk.key}: the target gave nothing for {self._end} to {offset}")
         self._end += length
-        return offset
-
-    def _tell(self, done: int) -> None:
-        if done - self._reported >= _REPORTED:
-            self._reported = done
-            self._report(self._disk.key, done, self._disk.size)
 
     def _ranges(self) -> Iterator[Range]:
         for extent in self._target.extents(self._point, self._disk.key):
@@ -196,4 +195,5 @@ class _DiskSource:
     def _zeros_before(self, offset: int) -> Iterator[Run]:
         while self._zeros and self._zeros[0].offset < offset:
             extent = self._zeros.popleft()
-            yield Run(self._continued(extent.offset, extent.length), extent.length, None)
+            self._continue(extent.offset, extent.length)
+            yield Run(extent.offset, extent.length, None)

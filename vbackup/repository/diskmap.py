@@ -167,19 +167,34 @@ class DiskMap:
     def _extents(self, level: int, index: int, ids: bytes, base: DiskMap | None) -> Iterator[Extent]:
         """Of nodes of one parent, from ``index`` on."""
         before = base.siblings(self.shape, level, index, len(ids) // ID_SIZE) if base else b""
-        for number in range(len(ids) // ID_SIZE):
-            node_id = ids[number * ID_SIZE : (number + 1) * ID_SIZE]
-            is_same = node_id == before[number * ID_SIZE : (number + 1) * ID_SIZE]
-            if level and not is_same and node_id != ZERO_ID:
-                below = (index + number) * FANOUT
-                parts = self._extents(level - 1, below, self.children(level, node_id, index + number), base)
-                yield from merge(parts) if level == 1 else parts
+        for kind, first, end in _kinds(ids, before):
+            if level and kind is Kind.DATA:
+                for number in range(first, end):
+                    node_id = ids[number * ID_SIZE : (number + 1) * ID_SIZE]
+                    children = self.children(level, node_id, index + number)
+                    yield from self._extents(level - 1, (index + number) * FANOUT, children, base)
                 continue
-            first, end = self.shape.span(level, index + number)
-            offset = first * self.shape.chunk
-            kind = Kind.UNCHANGED if is_same else Kind.ZERO if node_id == ZERO_ID else Kind.DATA
-            if end > first:
-                yield Extent(offset, min(end * self.shape.chunk, self.shape.size) - offset, kind)
+            offset = self.shape.span(level, index + first)[0] * self.shape.chunk
+            stop = min(self.shape.span(level, index + end - 1)[1] * self.shape.chunk, self.shape.size)
+            if stop > offset:
+                yield Extent(offset, stop - offset, kind)
+
+
+def _kinds(ids: bytes, before: bytes) -> Iterator[tuple[Kind, int, int]]:
+    """Yield first and end of neighbours that are of one kind: what they are by their ids, and by those of the base."""
+    if not before and ids.find(ZERO_ID) < 0:  # as most are
+        yield Kind.DATA, 0, len(ids) // ID_SIZE
+        return
+    first, last = 0, None
+    for number in range(len(ids) // ID_SIZE):
+        at = slice(number * ID_SIZE, (number + 1) * ID_SIZE)
+        kind = Kind.UNCHANGED if ids[at] == before[at] else Kind.ZERO if ids[at] == ZERO_ID else Kind.DATA
+        if kind is not last and last is not None:
+            yield last, first, number
+            first = number
+        last = kind
+    if last is not None:
+        yield last, first, len(ids) // ID_SIZE
 
 
 class MapBuilder:
