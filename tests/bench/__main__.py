@@ -48,15 +48,15 @@ def main() -> None:
         if report.raw and not arguments.small:
             RESULTS.mkdir(exist_ok=True)
             (RESULTS / f"{NAMES.get(part, part)}.json").write_text(json.dumps(report.raw, indent=1) + "\n")
-    if not arguments.small and "peers" in chosen:
-        from tests.bench import chart  # only now: it is large
-
-        chart.draw(RESULTS / "bench.json", RESULTS / "bench.svg")
     tables = [text for report in reports for text in report.tables]
     said = "\n".join([goals([outcome for report in reports for outcome in report.outcomes]), *tables])
     print(said)
     if not arguments.small and set(PARTS) <= set(chosen):
         (RESULTS / "report.md").write_text(f"{HEAD}\n{said}\n")
+    if not arguments.small and "peers" in chosen:
+        from tests.bench import chart  # only now: it is large
+
+        chart.draw(RESULTS / "bench.json", RESULTS / "bench.svg")
 
 
 def _install() -> None:
