@@ -189,6 +189,24 @@ def test_each_change_of_the_keys_of_a_target_is_guarded(place: Place, method: st
     place.prove()
 
 
+def test_a_secret_that_a_target_refuses_is_not_shown(place: Place) -> None:
+    """Not in the message, and not in the log, which tells where errors come from."""
+    body = """
+    def key_ring(self):
+        ring = super().key_ring()
+        ring.add_secret = lambda secret, label, *, read: int(secret)
+        return ring
+    """
+    place.wild("targets", "Shelf", body)
+    secret = place.directory / "passphrase"
+    secret.write_text("correct horse battery staple")
+    outcome = place.vbackup("-vv", "key", "add", "--passphrase-file", str(secret))
+    assert outcome.code == 1
+    assert "plugin 'wild', target main (type wild): add_secret raised ValueError\n" in outcome.err
+    assert "horse" not in outcome.out + outcome.err
+    place.prove()
+
+
 OWN_POINTS = """
 role = "targets"
 def points(self):

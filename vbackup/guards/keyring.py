@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from vbackup.api import KeyRing, KeyRotation, KeySlot
 from vbackup.guards.answers import listed, sound
-from vbackup.guards.blame import Blame
+from vbackup.guards.blame import Blame, is_ours, presentable
 
 
 class GuardedKeyRing:
@@ -20,9 +20,15 @@ class GuardedKeyRing:
             return [self._slot(slot, "slots") for slot in listed(self._inner.slots(), KeySlot, "slots", self._blame)]
 
     def add_secret(self, secret: bytes, label: str, *, read: bool) -> KeySlot:
-        """See `KeyRing.add_secret`."""
+        """See `KeyRing.add_secret`. What a plugin raises is told by its type: its message may quote the secret."""
         with self._blame.calling("add_secret"):
-            return self._slot(self._inner.add_secret(secret, label, read=read), "add_secret")
+            try:
+                slot = self._inner.add_secret(secret, label, read=read)
+            except BaseException as error:
+                if presentable(error) is not None or is_ours(error):
+                    raise
+                raise self._blame.error(f"add_secret raised {type(error).__name__}") from None
+            return self._slot(slot, "add_secret")
 
     def add_recipient(self, public: bytes, label: str, *, read: bool) -> KeySlot:
         """See `KeyRing.add_recipient`."""
