@@ -55,15 +55,16 @@ def stop_signals(on_stop: Sequence[Callable[[], None]]) -> Iterator[None]:
 
     def handle(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
         seen.append(number)
-        if len(seen) >= _MOST:  # the thread may not hear of it: what wakes it up can be taken away
+        if len(seen) >= _MOST:  # the thread may not have heard of all of them
             _end(number)
+        _take_back(wakeup, number)
         if len(seen) > 1:
             return
         for stop in on_stop:  # in a thread: what it locks may be held by the very code that the signal came upon
             threading.Thread(target=stop).start()
         raise Stopped(number)
 
-    with _answered():
+    with _answered() as wakeup:
         _former.update({number: signal.signal(number, handle) for number in _SIGNALS})
         try:
             yield
@@ -75,15 +76,18 @@ def stop_signals(on_stop: Sequence[Callable[[], None]]) -> Iterator[None]:
 
 
 @contextmanager
-def _answered() -> Iterator[None]:
-    """Answer signals from a thread: the handler only runs when the main thread is back from what it called."""
+def _answered() -> Iterator[int]:
+    """Answer signals from a thread: the handler only runs when the main thread is back from what it called.
+
+    Yields the wakeup file descriptor that the thread hears them by.
+    """
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     answering = threading.Thread(target=_answer, args=(reading,), name="signals", daemon=True)
     answering.start()
     try:
-        yield
+        yield writing
     finally:
         signal.set_wakeup_fd(before)
         os.set_blocking(writing, True)
@@ -91,6 +95,15 @@ def _answered() -> Iterator[None]:
         answering.join()
         os.close(writing)
         os.close(reading)
+
+
+def _take_back(wakeup: int, number: int) -> None:
+    """Let the thread hear of signals again where an event loop in the main thread has taken that for itself.
+
+    The kernel may give a signal to any thread, and then a main thread that waits does not wake up to handle it.
+    """
+    if signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False) != wakeup:
+        os.write(wakeup, bytes([number]))
 
 
 def _answer(reading: int) -> None:
