@@ -58,8 +58,8 @@ def test_no_guest_is_disturbed_for_a_store_that_has_failed(store, lab, tmp_path)
     assert lab.captures == 1
 
 
-def test_a_reader_that_stays_open_sees_what_others_store_later(store, lab, tmp_path, monkeypatch):
-    monkeypatch.setattr("vbackup.repository.store._REFRESH_SECONDS", 0.0)
+def test_a_reader_that_stays_open_sees_what_others_store_later(store, lab, tmp_path):
+    """However soon after it has looked: of what it has listed nothing is told to be missing."""
     writer = repository(store, tmp_path / "w")
     writer.init()
     reader = repository(store, tmp_path / "r")

@@ -8,16 +8,14 @@ from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
-from vbackup.api import AccessDenied, Corrupt, Damage, Locked, MachineDescription, NotFound, Point, Transport
+from vbackup.api import AccessDenied, Corrupt, Damage, Locked, MachineDescription, NotFound, Point
 from vbackup.repository.anchor import Anchor
-from vbackup.repository.cache import Cache
-from vbackup.repository.chunks import Chains
 from vbackup.repository.documents import put_document
 from vbackup.repository.layout import DELETIONS, POINTS
 from vbackup.repository.points import ID, Head, Stored, check_body, get_point, open_head, point_key, read_description
 from vbackup.repository.presence import Honoured, judge
 from vbackup.repository.records import Deletion
-from vbackup.repository.sealing import Keys
+from vbackup.repository.store import ChunkStore
 
 _AT_ONCE = 8
 
@@ -35,11 +33,12 @@ class Listing(NamedTuple):
 class Catalogue:
     """Lists points. Thread-safe, as far as its parts are."""
 
-    def __init__(self, transport: Transport, keys: Keys, cache: Cache, chains: Chains, anchor: Anchor) -> None:
-        self._transport = transport
-        self._keys = keys
-        self._cache = cache
-        self._chains = chains
+    def __init__(self, store: ChunkStore, anchor: Anchor) -> None:
+        self._store = store
+        self._transport = store.transport
+        self._keys = store.keys
+        self._cache = store.cache
+        self._chains = store.chains
         self._anchor = anchor
         self._verdicts: dict[str, Honoured] = {}
 
@@ -76,6 +75,7 @@ class Catalogue:
         counting = {point: head for point, head in heads.items() if point not in late and point not in doubtful}
         gone = self._anchor.compare(there, counting.keys() - verdict.open)
         damage += [Damage(point, "", "", 0, 0, reason) for point, reason in gone]
+        self._store.expect_more()
         return Listing(counting, frozenset(late & heads.keys()), damage)
 
     def _open_head(self, point: str, origin: bytes, head: bytes) -> Head:

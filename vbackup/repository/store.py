@@ -51,6 +51,7 @@ class ChunkStore:
         self._generation = 0  # goes up when the cache was brought up to the store
         self._rebuilt = False
         self._last_refresh = -_REFRESH_SECONDS
+        self._is_outdated = False
 
     def beside(self, cache: Cache) -> ChunkStore:
         """Return the same store, seen through another cache."""
@@ -74,9 +75,14 @@ class ChunkStore:
         return look
 
     def _look(self, *, adopt: bool = False) -> Look:
+        self._is_outdated = False  # before: points may be listed while it is looked at
         look = self.lookout.look(adopt=adopt)
         self._generation += 1
         return look
+
+    def expect_more(self) -> None:
+        """Points were listed: what they need may have been stored after the last look."""
+        self._is_outdated = True
 
     def locate(self, ids: Sequence[bytes]) -> dict[bytes, list[Location]]:
         """Return where chunks are; those that are nowhere are left out."""
@@ -98,7 +104,8 @@ class ChunkStore:
         """Look again, unless somebody has since, or just did: chunks that nobody has are asked for one by one."""
         with self._lock:
             now = time.monotonic()
-            if generation == self._generation and now - self._last_refresh >= _REFRESH_SECONDS:
+            is_due = self._is_outdated or now - self._last_refresh >= _REFRESH_SECONDS
+            if generation == self._generation and is_due:
                 self._last_refresh = now
                 self._look()
 

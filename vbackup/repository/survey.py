@@ -78,7 +78,7 @@ class Survey(AbstractContextManager["Survey"]):
         self.cache = Cache(None)
         self.store = ChunkStore(place.transport, place.keys, place.codec, self.cache)
         self.store.note_level = logging.DEBUG  # all of it is reported
-        self.catalogue = Catalogue(place.transport, place.keys, self.cache, self.store.chains, place.anchor)
+        self.catalogue = Catalogue(self.store, place.anchor)
         self.lost = Lost(self.store, place.chunk_size)
         self.points: list[Point] = []
         self.broken: dict[bytes, Broken] = {}

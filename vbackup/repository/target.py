@@ -86,7 +86,7 @@ class _Open:
         self.locks = Locks(context.transport, self.cache, lock_days)
         conditional = context.transport.can_put_if_absent and description.conditional_put
         self.store = ChunkStore(context.transport, keys, context.codec, self.cache, conditional=conditional)
-        self.catalogue = Catalogue(context.transport, keys, self.cache, self.store.chains, anchor)
+        self.catalogue = Catalogue(self.store, anchor)
         self.decoded = Decoded()
 
     def _deleted(self) -> Deleted:
