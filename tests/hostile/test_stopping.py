@@ -75,6 +75,25 @@ def test_the_third_signal_needs_no_wakeup(place: Place) -> None:
     place.prove()
 
 
+def test_a_signal_stops_it_though_its_wakeup_is_closed(place: Place) -> None:
+    """What fails in its handler must not be raised in place of it: the plugin would be told to have failed."""
+    body = """
+    def machines(self):
+        import signal
+        os.close(signal.set_wakeup_fd(-1))
+        os.write(2, b"waiting\\n")
+        GO.wait()
+    """
+    place.wild("hypervisors", "Lab", body)
+    with started(place, "run") as process:
+        assert "waiting\n" in iter(process.stderr or ())
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=100)
+    assert "failed" not in out + err
+    assert process.returncode != 0
+    place.prove()
+
+
 def test_the_third_signal_ends_it_though_nobody_reads_why(place: Place) -> None:
     """Stderr is a pipe that is full, as to a pager that nobody looks at."""
     body = """

@@ -102,8 +102,11 @@ def _take_back(wakeup: int, number: int) -> None:
 
     The kernel may give a signal to any thread, and then a main thread that waits does not wake up to handle it.
     """
-    if signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False) != wakeup:
-        os.write(wakeup, bytes([number]))
+    with suppress(
+        OSError, ValueError
+    ):  # a plugin may have closed it, and opened what it cannot be: we stop all the same
+        if signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False) != wakeup:
+            os.write(wakeup, bytes([number]))
 
 
 def _answer(reading: int) -> None:
