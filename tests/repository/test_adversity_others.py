@@ -70,6 +70,26 @@ def test_a_reader_that_stays_open_sees_what_others_store_later(store, lab, tmp_p
         assert restored(reader, reader.points()[-1]) == disks(lab)
 
 
+def test_a_look_that_fails_is_made_again(store, lab, tmp_path):
+    """A store that is away for a moment is no reason to take for missing what it did not show."""
+    away: list[bool] = []
+    writer = repository(store, tmp_path / "w")
+    writer.init()
+    faulty = FaultyTransport(store, lambda n, op, key: Unavailable("away") if away and op == "list" else None)
+    reader = repository(faulty, tmp_path / "r")
+    machine = guest(lab, "web", noise(10 * CHUNK, 1))
+    for number in range(4):
+        machine.disks["vda"].write(0, noise(CHUNK, 50 + number))
+        back_up(writer, lab, "web")
+        point = reader.points()[-1]
+        away.append(True)
+        for _ in range(3):
+            with pytest.raises(Unavailable):
+                restored(reader, point)
+        away.clear()
+        assert restored(reader, point) == disks(lab)
+
+
 def test_a_store_that_fails_after_the_last_commit_takes_no_point_back(store, lab, tmp_path):
     away: list[bool] = []
     target = repository(

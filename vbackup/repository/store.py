@@ -51,7 +51,8 @@ class ChunkStore:
         self._generation = 0  # goes up when the cache was brought up to the store
         self._rebuilt = False
         self._last_refresh = -_REFRESH_SECONDS
-        self._is_outdated = False
+        self._listed = 0  # how often points were listed
+        self._looked = 0  # after how many of these times the store was looked at
 
     def beside(self, cache: Cache) -> ChunkStore:
         """Return the same store, seen through another cache."""
@@ -75,14 +76,15 @@ class ChunkStore:
         return look
 
     def _look(self, *, adopt: bool = False) -> Look:
-        self._is_outdated = False  # before: points may be listed while it is looked at
+        listed = self._listed  # before: points may be listed while it is looked at, and a look that fails is none
         look = self.lookout.look(adopt=adopt)
+        self._looked = listed
         self._generation += 1
         return look
 
     def expect_more(self) -> None:
         """Points were listed: what they need may have been stored after the last look."""
-        self._is_outdated = True
+        self._listed += 1
 
     def locate(self, ids: Sequence[bytes]) -> dict[bytes, list[Location]]:
         """Return where chunks are; those that are nowhere are left out."""
@@ -103,11 +105,10 @@ class ChunkStore:
     def _refresh(self, generation: int) -> None:
         """Look again, unless somebody has since, or just did: chunks that nobody has are asked for one by one."""
         with self._lock:
-            now = time.monotonic()
-            is_due = self._is_outdated or now - self._last_refresh >= _REFRESH_SECONDS
+            is_due = self._listed != self._looked or time.monotonic() - self._last_refresh >= _REFRESH_SECONDS
             if generation == self._generation and is_due:
-                self._last_refresh = now
                 self._look()
+                self._last_refresh = time.monotonic()
 
     def _look_again(self, generation: int, failures: Mapping[bytes, Corrupt]) -> bool:
         """Believe the store and not the cache; return whether another attempt at what failed is worth it.
@@ -120,9 +121,9 @@ class ChunkStore:
                 if any(isinstance(error, PackGone) for error in failures.values()):
                     self._look()
                 elif not self._rebuilt:
-                    self._rebuilt = True
                     self.cache.clear()
                     self._look()
+                    self._rebuilt = True
             return generation != self._generation
 
     def read(self, kind: ChunkKind, ids: Iterable[bytes]) -> dict[bytes, bytes]:
