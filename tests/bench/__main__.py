@@ -23,7 +23,7 @@ NAMES = {"peers": "bench"}
 HEAD = """\
 # What `make bench` said
 
-All of it in one run; bench.json has the machine, the versions and all rounds, [README.md](../README.md) the reasons.
+All goals in one run; bench.json has the machine, the versions and all rounds, [README.md](../README.md) the reasons.
 """
 
 
@@ -43,7 +43,8 @@ def main() -> None:
     reports = [_run(part, arguments.rounds, keep=keep) for part in chosen if part in PARTS]
     outcomes = [outcome for report in reports for outcome in report.outcomes]
     said = "\n".join([goals(outcomes), *(text for report in reports for text in report.tables)])
-    print(said, flush=True)
+    if reports:
+        print(said, flush=True)
     # Here, and not at the end: the other parts have no goals, take longest, and may fail.
     is_whole = keep and set(PARTS) <= set(chosen)
     if is_whole:
